@@ -1,0 +1,204 @@
+//! What a mount does in a second, and what it asks of S3 for it: sequential writing and reading, small files, and a
+//! listing, on the in-process server with a chosen latency; `--peers` runs s3fs beside it.
+//!
+//! Each step has a mount of its own, so that nothing is read from a cache that the step before filled.
+
+mod mounts;
+mod table;
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use pailfs::demo::{Counters, Server, ServerOptions, Shape};
+
+use mounts::{Mounted, Program};
+use table::{Row, Table};
+
+const HELP: &str = "cargo bench --bench mount -- [--size 1GiB] [--latency 20ms] [--files 1000] [--names 10000] [--peers] \
+                    [--small]";
+
+const BLOCK: usize = 1 << 20;
+
+type Failure = Box<dyn std::error::Error>;
+
+/// How much of everything.
+#[derive(Clone, Debug)]
+struct Plan {
+    size: u64,
+    latency: Duration,
+    files: usize,
+    names: usize,
+    peers: bool,
+}
+
+fn main() -> Result<(), Failure> {
+    let Some(plan) = plan(std::env::args().skip(1))? else {
+        println!("{HELP}");
+        return Ok(());
+    };
+    let mut table = Table::default();
+    for program in Program::all(plan.peers) {
+        if program.is_installed() {
+            match measure(program, &plan, &mut table) {
+                Err(error) if program != Program::Pailfs => eprintln!("{} failed: {error}", program.name()),
+                outcome => outcome?,
+            }
+        } else {
+            eprintln!("{} is not installed: left out", program.name());
+        }
+    }
+    println!(
+        "first byte after {:?}, {} bytes, {} small files, {} names",
+        plan.latency, plan.size, plan.files, plan.names
+    );
+    print!("{table}");
+    Ok(())
+}
+
+/// Reads the arguments; `None` asks for help.
+fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure> {
+    let mut plan = Plan { size: 1 << 30, latency: Duration::from_millis(20), files: 1000, names: 10_000, peers: false };
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--size" => plan.size = bytes(&value()?)?,
+            "--latency" => plan.latency = milliseconds(&value()?)?,
+            "--files" => plan.files = value()?.parse()?,
+            "--names" => plan.names = value()?.parse()?,
+            "--peers" => plan.peers = true,
+            "--small" => {
+                plan = Plan { size: 32 << 20, latency: Duration::from_millis(2), files: 50, names: 500, ..plan };
+            }
+            // cargo adds it.
+            "--bench" => {}
+            "--help" | "-h" => return Ok(None),
+            other => return Err(format!("unknown argument {other}; {HELP}").into()),
+        }
+    }
+    Ok(Some(plan))
+}
+
+fn bytes(text: &str) -> Result<u64, Failure> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        unit => return Err(format!("unknown unit {unit}; KiB, MiB and GiB are known").into()),
+    };
+    Ok(digits.parse::<u64>()? * factor)
+}
+
+fn milliseconds(text: &str) -> Result<Duration, Failure> {
+    Ok(Duration::from_millis(text.trim_end_matches("ms").parse()?))
+}
+
+/// Runs every step with one program on a server of its own.
+fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failure> {
+    let server = Server::start(ServerOptions::default())?;
+    let bucket = server.bucket("bench");
+    for number in 0..plan.names {
+        bucket.put(&format!("names/name-{number:06}"), "x");
+    }
+    // s3fs takes a directory for one only when it has a marker.
+    for dir in ["names/", "small/"] {
+        bucket.put(dir, "");
+    }
+    server.set_shape(Shape { first_byte: plan.latency, ..Shape::default() });
+    let mut step = |what: &str, bytes: u64, work: &dyn Fn(&Path) -> Result<(), Failure>| -> Result<(), Failure> {
+        let mounted = Mounted::start(program, &server)?;
+        server.reset_counters();
+        let start = Instant::now();
+        work(mounted.root())?;
+        let time = start.elapsed();
+        // The daemon may still finish what nobody waits for; that counts, too.
+        drop(mounted);
+        table.add(Row {
+            what: what.to_owned(),
+            program: program.name(),
+            time,
+            bytes,
+            requests: requests(&server.counters()),
+        });
+        Ok(())
+    };
+    step("sequential write", plan.size, &|root| write_large(&root.join("large"), plan.size))?;
+    step("sequential read", plan.size, &|root| read_large(&root.join("large"), plan.size))?;
+    bucket.delete("large");
+    let small = plan.files;
+    step(&format!("write {small} files of 4 KiB"), 0, &|root| write_small(&root.join("small"), small))?;
+    step(&format!("read {small} files of 4 KiB"), 0, &|root| read_small(&root.join("small"), small))?;
+    step(&format!("list {} names", plan.names), 0, &|root| list(&root.join("names"), plan.names))?;
+    Ok(())
+}
+
+fn requests(counters: &Counters) -> Vec<(String, u64)> {
+    let asked = counters.iter().filter(|(_, count)| count.requests > 0);
+    asked.map(|(operation, count)| (format!("{operation:?}"), count.requests)).collect()
+}
+
+fn pattern() -> Vec<u8> {
+    (0..BLOCK).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+fn write_large(path: &Path, size: u64) -> Result<(), Failure> {
+    let block = pattern();
+    let mut file = File::create(path)?;
+    let mut left = size;
+    while left > 0 {
+        let count = left.min(BLOCK as u64);
+        file.write_all(&block[..count as usize])?;
+        left -= count;
+    }
+    // The close stores the file; only an fsync before it tells whether that worked.
+    Ok(file.sync_all()?)
+}
+
+fn read_large(path: &Path, size: u64) -> Result<(), Failure> {
+    let (expected, mut block) = (pattern(), vec![0; BLOCK]);
+    let mut file = File::open(path)?;
+    let mut total = 0;
+    loop {
+        let mut filled = 0;
+        while filled < BLOCK {
+            match file.read(&mut block[filled..])? {
+                0 => break,
+                count => filled += count,
+            }
+        }
+        if block[..filled] != expected[..filled] {
+            return Err(format!("wrong bytes near {total}").into());
+        }
+        total += filled as u64;
+        if filled < BLOCK {
+            break;
+        }
+    }
+    if total == size { Ok(()) } else { Err(format!("{total} bytes instead of {size}").into()) }
+}
+
+fn write_small(dir: &Path, count: usize) -> Result<(), Failure> {
+    for number in 0..count {
+        std::fs::write(dir.join(format!("file-{number}")), [number as u8; 4096])?;
+    }
+    Ok(())
+}
+
+fn read_small(dir: &Path, count: usize) -> Result<(), Failure> {
+    for number in 0..count {
+        let bytes = std::fs::read(dir.join(format!("file-{number}")))?;
+        if bytes != [number as u8; 4096] {
+            return Err(format!("wrong bytes in file-{number}").into());
+        }
+    }
+    Ok(())
+}
+
+fn list(dir: &Path, count: usize) -> Result<(), Failure> {
+    let found = std::fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?.len();
+    if found == count { Ok(()) } else { Err(format!("{found} names instead of {count}").into()) }
+}

@@ -1,0 +1,49 @@
+//! The commands, and the process they run in.
+//!
+//! Owns: what happens in which order when a mount starts and ends, going to the background, signals, the log, and
+//! the sentences and exit codes that a user gets. Knows nothing of single operations or of S3 requests.
+
+pub mod daemon;
+#[cfg(feature = "demo")]
+mod demo;
+mod ending;
+mod logging;
+mod mount;
+mod process;
+pub mod sentence;
+mod umount;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use crate::config::{Request, parse};
+use sentence::Failure;
+
+/// Runs the command that `args` (with the program's name first) ask for.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match parse(args.into_iter().collect()) {
+        Ok(Request::Mount(config)) => mount::run(&config),
+        Ok(Request::Fake) => ExitCode::SUCCESS,
+        Ok(Request::Umount(request)) => umount::run(&request),
+        #[cfg(feature = "demo")]
+        Ok(Request::Demo(request)) => demo::run(&request),
+        #[cfg(not(feature = "demo"))]
+        Ok(Request::Demo(_)) => Failure::new(
+            sentence::Status::Usage,
+            "this pailfs was built without its demo; build it with --features demo",
+        )
+        .report(),
+        Ok(Request::Show(text)) => {
+            // A reader that stops reading (`| head`) is no failure.
+            let _ = io::stdout().write_all(text.as_bytes());
+            ExitCode::SUCCESS
+        }
+        Err(error) => Failure::from(error).report(),
+    }
+}
+
+/// One line on standard error, which may be closed.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "pailfs: {text}");
+}

@@ -1,0 +1,156 @@
+//! `pailfs mount`: the order in which a mount starts.
+//!
+//! What can go wrong goes wrong before anything is mounted: mountpoint, stage, credentials and bucket are looked at
+//! first. What was done before a failure is undone by `Drop`. How a mount ends is told in [`super::ending`].
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use tokio::runtime::{Builder, Runtime};
+
+use super::daemon::{self, Readiness};
+use super::ending::{Ending, MountGuard};
+use super::logging;
+use super::process::{Signals, complete_environment, raise_file_limit};
+use super::say;
+use super::sentence::Failure;
+use crate::config::{Audience, Config};
+use crate::error::Error;
+use crate::fs::Filesystem;
+use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
+use crate::fuse::{self, SessionOptions, mountpoint};
+use crate::stage::{Leftover, Stage};
+use crate::store::{Limited, S3Store, StoreOptions, connect};
+
+/// Requests in flight for all files together. A few sequential readers and writers with `concurrency` parts each
+/// fit in; a connection each is what a small machine still bears.
+const MAX_REQUESTS: usize = 64;
+
+/// Mounts, in the background unless asked otherwise.
+pub fn run(config: &Config) -> ExitCode {
+    complete_environment();
+    if config.foreground {
+        match serve(config, &mut Readiness::foreground()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(failure) => failure.report(),
+        }
+    } else {
+        daemon::detach(|readiness| serve(config, readiness))
+    }
+}
+
+/// Mounts, tells `readiness`, and serves in this process until a signal or an unmount ends it.
+pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> {
+    logging::start(&config.log, config.foreground)?;
+    raise_file_limit();
+    check_machine(config.audience)?;
+    let place = mountpoint::prepare(&config.mountpoint, config.nonempty)?;
+    if place.cleared {
+        notice(&format!("a dead mount was cleared away from {}", place.path.display()));
+    }
+    let runtime =
+        Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
+    let stage = Stage::open(&config.stage.dir, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
+    let store = runtime.block_on(reach_bucket(config))?;
+    let signals = {
+        let _inside = runtime.enter();
+        Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
+    };
+    let ended = serve_bucket(config, &place.path, stage, store, signals, &runtime, readiness);
+    // Whoever still waits for S3 is not waited for: what counts was committed or is kept in the stage.
+    runtime.shutdown_background();
+    ended
+}
+
+/// A store for the bucket, which has answered.
+async fn reach_bucket(config: &Config) -> Result<S3Store, Failure> {
+    let options = store_options(config);
+    let asked = options.region.as_deref();
+    let store = match connect(&options).await {
+        Ok(store) => store,
+        Err(error) => return Err(Failure::of_store(&name_unknown_host(error, config).await, config, asked)),
+    };
+    if let Err(error) = store.check(config.source.prefix()).await {
+        return Err(Failure::of_store(&name_unknown_host(error, config).await, config, Some(store.region())));
+    }
+    tracing::info!(bucket = config.source.bucket(), region = store.region(), "the bucket answers");
+    Ok(store)
+}
+
+/// The HTTP client reports a name that does not resolve like any other failed connection; a user mends a misspelt
+/// name and a dead server differently.
+async fn name_unknown_host(error: Error, config: &Config) -> Error {
+    let (Error::Unreachable(detail), Some(endpoint)) = (&error, &config.store.endpoint_url) else { return error };
+    let host = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, rest)| rest);
+    let host = host.split('/').next().unwrap_or_default();
+    let known = tokio::net::lookup_host(host).await.is_ok() || tokio::net::lookup_host((host, 443)).await.is_ok();
+    if known { error } else { Error::UnknownHost(detail.clone()) }
+}
+
+fn store_options(config: &Config) -> StoreOptions {
+    StoreOptions {
+        bucket: config.source.bucket().to_owned(),
+        region: config.store.region.clone(),
+        endpoint_url: config.store.endpoint_url.clone(),
+        profile: config.store.profile.clone(),
+        path_style: config.store.path_style,
+        no_sign_request: config.store.no_sign_request,
+        requester_pays: config.store.requester_pays,
+        max_requests: MAX_REQUESTS.max(config.fs.transfer.concurrency),
+        ..StoreOptions::default()
+    }
+}
+
+fn serve_bucket(
+    config: &Config,
+    path: &std::path::Path,
+    (stage, leftovers): (Stage, Vec<Leftover>),
+    store: S3Store,
+    signals: Signals,
+    runtime: &Runtime,
+    readiness: &mut Readiness,
+) -> Result<(), Failure> {
+    let options = store_options(config);
+    let store = Arc::new(Limited::new(Arc::new(store), options.max_requests));
+    let handle = runtime.handle().clone();
+    let filesystem = Filesystem::new(config.fs.clone(), config.source.prefix().clone(), store, stage, handle.clone());
+    let source = config.source.typed();
+    let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };
+    let Mounted { device, handle: mounted } = mount(&request)?;
+    let guard = MountGuard(mounted.clone());
+    let session = SessionOptions { allow_root: config.audience == Audience::OwnerAndRoot };
+    let served = fuse::serve(filesystem.clone(), device, session, handle)
+        .map_err(|e| Failure::system("the handshake with the kernel", &e))?;
+    if let Err(error) = mounted.raise_read_ahead() {
+        tracing::debug!("the kernel's read-ahead stays as it is: {error}");
+    }
+    tracing::info!("{source} is mounted on {}", path.display());
+    tell_leftovers(&leftovers);
+    readiness.announce()?;
+    runtime.block_on(Ending { config, filesystem, guard, signals }.wait(served))
+}
+
+/// What a killed run left is never deleted: it is told, so that somebody looks after it.
+fn tell_leftovers(leftovers: &[Leftover]) {
+    for left in leftovers {
+        let key = left.key.as_ref().map_or("a file without a readable record", |key| key.as_str());
+        tracing::warn!(
+            size = left.size,
+            whole = left.sealed,
+            "kept from an earlier run: {key} in {}",
+            left.file.display()
+        );
+    }
+    let mut dirs: Vec<String> = leftovers.iter().map(|left| left.dir.display().to_string()).collect();
+    dirs.dedup();
+    if !leftovers.is_empty() {
+        let count = leftovers.len();
+        notice(&format!("{count} file(s) from an earlier run that was killed are kept in {}", dirs.join(", ")));
+    }
+}
+
+/// For the log and for the terminal.
+fn notice(text: &str) {
+    tracing::warn!("{text}");
+    say(text);
+}

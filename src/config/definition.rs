@@ -1,0 +1,116 @@
+//! The command line as clap wants it told: the commands, and the rows of the option table as arguments.
+
+use std::ffi::OsString;
+use std::sync::LazyLock;
+
+use clap::builder::StyledStr;
+use clap::{Arg, ArgAction, Command};
+
+use super::demo;
+use super::table::{Fallback, Kind, OPTIONS, OptionSpec};
+
+pub(super) fn command() -> Command {
+    Command::new("pailfs")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Mount an S3 prefix as a Linux filesystem: one object is one file")
+        .override_usage(
+            "pailfs [mount] SOURCE MOUNTPOINT [-o NAME=VALUE,...] [--NAME VALUE]\n       pailfs COMMAND ...",
+        )
+        .after_help("'pailfs help mount' lists all options. Example: pailfs s3://bucket/prefix /mnt -o ro,allow_other")
+        .subcommand_required(true)
+        .subcommand(mount_command())
+        .subcommand(
+            Command::new("umount")
+                .about("Unmount a pailfs mount")
+                .arg(path("MOUNTPOINT").help("Where it is mounted"))
+                .arg(switch("lazy", 'l').help("Also when busy: detach now, end when the last file is closed")),
+        )
+        .subcommand(demo::command())
+}
+
+fn mount_command() -> Command {
+    let command = Command::new("mount")
+        .about("Mount an S3 prefix")
+        .override_usage("pailfs [mount] SOURCE MOUNTPOINT [-o NAME=VALUE,...] [--NAME VALUE]")
+        .arg(path("SOURCE").help("s3://BUCKET[/PREFIX], BUCKET:[/PREFIX], BUCKET, or an access point ARN"))
+        .arg(path("MOUNTPOINT").help("An existing empty directory"))
+        .arg(option_list())
+        .after_help(StyledStr::from(
+            "Every option but -o can be given as --NAME VALUE and as -o NAME=VALUE; '-' and '_' are the same in names.\n\
+             Also with -o: the kernel's options (nosuid, suid, nodev, dev, noexec, noatime, ...) are passed on; those \
+             of mount(8) (_netdev, nofail, noauto, user, x-*, ...) are accepted.",
+        ));
+    OPTIONS.iter().fold(command, |command, spec| command.arg(argument(spec)))
+}
+
+/// What mount(8) passes: everything else comes with `-o`.
+pub(super) fn helper_command() -> Command {
+    Command::new("mount.pailfs")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Helper of mount(8): called as mount -t pailfs SOURCE MOUNTPOINT -o OPTIONS")
+        .arg(path("SOURCE").help("As of 'pailfs mount'"))
+        .arg(path("MOUNTPOINT").help("An existing empty directory"))
+        .arg(switch("sloppy", 's').help("Ignore unknown options"))
+        .arg(switch("fake", 'f').help("Check everything, mount nothing"))
+        .arg(switch("no-mtab", 'n').help("Accepted: there is no mtab file"))
+        .arg(switch("verbose", 'v').action(ArgAction::Count).help("Accepted"))
+        .arg(Arg::new("type").short('t').value_name("TYPE").help("Accepted: there is one type"))
+        .arg(Arg::new("namespace").short('N').value_name("NAMESPACE").help("Accepted: mount(8) is in it already"))
+        .arg(option_list())
+}
+
+fn option_list() -> Arg {
+    Arg::new("options")
+        .short('o')
+        .value_name("NAME=VALUE,...")
+        .value_parser(clap::value_parser!(OsString))
+        .action(ArgAction::Append)
+        .allow_hyphen_values(true)
+        .help("Options, separated by commas; a comma within a value stands in quotes or behind a backslash")
+}
+
+fn path(id: &'static str) -> Arg {
+    Arg::new(id).required(true).value_parser(clap::value_parser!(OsString))
+}
+
+fn switch(id: &'static str, short: char) -> Arg {
+    Arg::new(id).short(short).action(ArgAction::SetTrue)
+}
+
+/// The name with dashes. clap keeps names for ever, so that they are made once.
+fn long_name(spec: &OptionSpec) -> &'static str {
+    static NAMES: LazyLock<Vec<String>> =
+        LazyLock::new(|| OPTIONS.iter().map(|spec| spec.name.replace('_', "-")).collect());
+    let index = OPTIONS.iter().position(|other| other.name == spec.name).unwrap_or_default();
+    &NAMES[index]
+}
+
+/// A row of the table as clap's argument. Values are read by our own parser, so that `-o` and `--` say the same.
+fn argument(spec: &'static OptionSpec) -> Arg {
+    let mut notes = Vec::new();
+    let range = spec.kind.range();
+    if !range.is_empty() {
+        notes.push(range);
+    }
+    match spec.default {
+        Fallback::Is("false") | Fallback::Nothing => {}
+        Fallback::Is(text) => notes.push(format!("default {text}")),
+        Fallback::Told(text) => notes.push(format!("default: {text}")),
+    }
+    let notes = if notes.is_empty() { String::new() } else { format!(" [{}]", notes.join("; ")) };
+    let argument = Arg::new(spec.name)
+        .long(long_name(spec))
+        .value_parser(clap::value_parser!(OsString))
+        .action(ArgAction::Append)
+        .help_heading(spec.group.title())
+        .help(format!("{}{notes}", spec.help));
+    match (spec.kind, spec.name) {
+        (Kind::Flag, "foreground") => argument.short('f'),
+        _ => argument,
+    }
+    .num_args(if spec.kind == Kind::Flag { 0..=1 } else { 1..=1 })
+    .require_equals(spec.kind == Kind::Flag)
+    .default_missing_value("true")
+    .value_name(if spec.kind == Kind::Flag { "true|false" } else { spec.kind.placeholder() })
+    .allow_hyphen_values(spec.kind != Kind::Flag)
+}

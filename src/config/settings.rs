@@ -1,0 +1,102 @@
+//! The validated settings that the layers below the command line read.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What happens to modes, owners and times (`metadata=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetadataMode {
+    /// Kept in object metadata under the keys that AWS tools use.
+    Posix,
+    /// Not kept: a change that changes nothing succeeds, another is refused (or ignored).
+    Basic,
+}
+
+/// What a refused attribute change answers in `metadata=basic` (`setattr=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetattrPolicy {
+    /// `ENOTSUP`.
+    Refuse,
+    /// Success, and nothing is changed.
+    Ignore,
+}
+
+/// How long attributes, directories and misses are believed, as in nfs(5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Freshness {
+    /// `acregmin`: least time a file's attributes are believed.
+    pub file_min: Duration,
+    /// `acregmax`: most time, reached by doubling while nothing changes.
+    pub file_max: Duration,
+    /// `acdirmin`: the same for directories.
+    pub dir_min: Duration,
+    /// `acdirmax`
+    pub dir_max: Duration,
+    /// `negative_ttl`: how long a name that was not there is believed absent.
+    pub negative: Duration,
+}
+
+impl Default for Freshness {
+    fn default() -> Self {
+        Freshness {
+            file_min: Duration::from_secs(3),
+            file_max: Duration::from_secs(60),
+            dir_min: Duration::from_secs(3),
+            dir_max: Duration::from_secs(60),
+            negative: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What the filesystem needs to know beside the store.
+#[derive(Clone, Debug)]
+pub struct FsSettings {
+    /// `ro`
+    pub read_only: bool,
+    /// `uid`: owner of what carries no owner of its own.
+    pub uid: u32,
+    /// `gid`
+    pub gid: u32,
+    /// `fmask` (or `umask`): bits taken from 0666 for files that carry no mode.
+    pub fmask: u32,
+    /// `dmask` (or `umask`): bits taken from 0777 for directories that carry no mode.
+    pub dmask: u32,
+    /// `metadata`
+    pub metadata: MetadataMode,
+    /// `setattr`
+    pub setattr: SetattrPolicy,
+    /// Freshness options.
+    pub freshness: Freshness,
+    /// `rename_dir_limit`: most objects a directory rename moves; beyond it is `EXDEV`.
+    pub rename_dir_limit: u64,
+    /// `storage_class` of new objects.
+    pub storage_class: Option<String>,
+    /// Transfer sizes.
+    pub transfer: TransferSettings,
+}
+
+/// Sizes and counts of transfers.
+#[derive(Clone, Copy, Debug)]
+pub struct TransferSettings {
+    /// `part_size` in bytes (5 MiB to 5 GiB): least size of a multipart part; grows with the file.
+    pub part_size: u64,
+    /// `concurrency`: parts in flight per file, and requests of one sweep (copies, deletes, HEADs).
+    pub concurrency: usize,
+    /// `read_ahead` in bytes: the largest window of a sequential reader; 0 turns read-ahead off.
+    pub read_ahead: u64,
+    /// `memory_limit` in bytes: of all read buffers together.
+    pub memory_limit: u64,
+}
+
+impl Default for TransferSettings {
+    fn default() -> Self {
+        TransferSettings { part_size: 8 << 20, concurrency: 8, read_ahead: 64 << 20, memory_limit: 256 << 20 }
+    }
+}
+
+/// Where staged bytes live.
+#[derive(Clone, Debug)]
+pub struct StageSettings {
+    /// `stage_dir`: made 0700 when it is missing.
+    pub dir: PathBuf,
+}

@@ -1,0 +1,195 @@
+//! setattr: truncate, chmod, chown, utimens.
+//!
+//! Owns where a change of attributes goes: with the commit of a dirty file, by a server-side copy of a clean one, into the marker
+//! object of a directory; and what `metadata=basic` does instead.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Filesystem;
+use super::commit::Scope;
+use super::create::empty;
+use crate::config::SetattrPolicy;
+use crate::error::{Error, Result};
+use crate::inode::{Attr, Clean, FileState, Inode, Kind, Listed, Origin, Owned, OwnershipChange, Pin, Prior};
+use crate::store::{Attributes, CopyAttributes};
+use crate::types::{Expect, Fh, Ino};
+
+/// What setattr asks for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SetAttributes {
+    /// truncate(2), ftruncate(2).
+    pub size: Option<u64>,
+    /// chmod, chown, utimens.
+    pub ownership: OwnershipChange,
+    /// The open handle it came through, if it did.
+    pub handle: Option<Fh>,
+}
+
+impl Filesystem {
+    /// Changes attributes.
+    ///
+    /// # Errors
+    /// `ReadOnly`, `IsDirectory`, `Unsupported` in `metadata=basic`, `StageFull`, and what S3 answers.
+    pub async fn setattr(self: &Arc<Self>, ino: Ino, change: SetAttributes) -> Result<Attr> {
+        self.refuse_read_only()?;
+        let pin = self.table.get(ino)?;
+        if let Some(size) = change.size {
+            self.truncate(&pin, size, change.handle).await?;
+        }
+        if !change.ownership.is_empty() {
+            match pin.inode().kind() {
+                Kind::File => self.change_file(pin.inode(), &change.ownership).await?,
+                Kind::Dir => self.change_dir(&pin, &change.ownership).await?,
+            }
+        }
+        Ok(pin.inode().attr())
+    }
+
+    async fn truncate(self: &Arc<Self>, pin: &Pin, size: u64, handle: Option<Fh>) -> Result<()> {
+        if pin.inode().kind() == Kind::Dir {
+            return Err(Error::IsDirectory);
+        }
+        if let Some(fh) = handle {
+            self.writable(fh)?;
+        } else if !pin.inode().is_fresh(Instant::now()) {
+            self.revalidate(pin).await?;
+        }
+        let ticket = self.write_ticket(pin.inode()).await?;
+        ticket.staged().set_size(size)?;
+        drop(ticket);
+        // By path, with nobody to close it: no flush will come.
+        if handle.is_none() && pin.inode().lock().opens.writing == 0 {
+            self.commit(pin.inode(), Scope::Everything).await?;
+        }
+        Ok(())
+    }
+
+    async fn change_file(self: &Arc<Self>, inode: &Arc<Inode>, change: &OwnershipChange) -> Result<()> {
+        if self.change_draft(inode, change)? || !self.must_store(inode, change)? {
+            return Ok(());
+        }
+        let Ok(_passage) = self.pass_to(inode).await else {
+            // No name: nothing to store it in, and nobody to find it there.
+            inode.lock().ownership.change(change, SystemTime::now());
+            return Ok(());
+        };
+        let owned = inode.own().await?;
+        match owned.prior()?.clone() {
+            Prior::Clean(clean) => self.store_change(owned, clean, change).await,
+            Prior::Dirty(draft) => {
+                inode.lock().ownership.change(change, SystemTime::now());
+                owned.reopen(draft.origin)
+            }
+        }
+    }
+
+    /// A draft takes the change along with its commit, at no request. In `basic` only what changes nothing, or is ignored, gets here.
+    fn change_draft(&self, inode: &Arc<Inode>, change: &OwnershipChange) -> Result<bool> {
+        let mut data = inode.lock();
+        let unnamed_or_draft = matches!(data.file()?, FileState::Dirty(_) | FileState::Unlinked(_));
+        if !unnamed_or_draft || !self.keeps_metadata() {
+            return Ok(false);
+        }
+        data.ownership.change(change, SystemTime::now());
+        Ok(true)
+    }
+
+    /// False when there is nothing to do: nothing would change, or `metadata=basic` ignores it.
+    fn must_store(&self, inode: &Arc<Inode>, change: &OwnershipChange) -> Result<bool> {
+        let before = inode.lock().ownership;
+        let mut after = before;
+        if !after.change(change, before.ctime) {
+            return Ok(false);
+        }
+        if self.keeps_metadata() {
+            return Ok(true);
+        }
+        // Times are S3's own in this mode, and programs that copy set them at every turn: only what was asked to be another
+        // mode or owner is worth a refusal.
+        let same_rights = (after.mode, after.uid, after.gid) == (before.mode, before.uid, before.gid);
+        match self.settings.setattr {
+            SetattrPolicy::Ignore => Ok(false),
+            SetattrPolicy::Refuse if same_rights && is_draft(inode)? => {
+                inode.lock().ownership.change(change, SystemTime::now());
+                Ok(false)
+            }
+            SetattrPolicy::Refuse => Err(Error::Unsupported("changing modes, owners and times with metadata=basic")),
+        }
+    }
+
+    /// A server-side copy of the object onto itself, with the new attributes.
+    async fn store_change(&self, owned: Owned, clean: Clean, change: &OwnershipChange) -> Result<()> {
+        let inode = owned.inode().clone();
+        let key = self.table.key_of(inode.ino())?;
+        let mut ownership = inode.lock().ownership;
+        ownership.change(change, SystemTime::now());
+        let origin = Origin::Changed(clean.version.clone());
+        let mut attributes = self.attributes_of(&inode, &key, &origin).await?;
+        ownership.to_stored().write(Kind::File, &mut attributes.metadata);
+        let replace = Some(CopyAttributes::Replace(attributes.clone()));
+        let copied = self.transfer.copy(&key, &clean.version, &key, replace, &Expect::Any).await;
+        let version = match copied {
+            Ok(version) => version,
+            Err(Error::PreconditionFailed | Error::NotFound | Error::Stale) => {
+                inode.lock().belief.forget();
+                return Err(Error::Stale);
+            }
+            Err(error) => return Err(error),
+        };
+        let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
+        let span = self.file_span();
+        owned.settle_clean(Clean { version, local: clean.local }, |data| {
+            data.ownership = ownership;
+            data.attributes = Some(Arc::new(attributes));
+            data.belief.checked(Instant::now(), true, span);
+        })?;
+        self.note_name_changed(&inode, Some(listed));
+        Ok(())
+    }
+
+    async fn change_dir(self: &Arc<Self>, pin: &Pin, change: &OwnershipChange) -> Result<()> {
+        let mut ownership = pin.inode().lock().ownership;
+        if !ownership.change(change, SystemTime::now()) {
+            return Ok(());
+        }
+        if !self.keeps_metadata() {
+            return match self.settings.setattr {
+                SetattrPolicy::Ignore => Ok(()),
+                SetattrPolicy::Refuse => {
+                    Err(Error::Unsupported("changing modes, owners and times with metadata=basic"))
+                }
+            };
+        }
+        let _passage = self.table.pass(&[pin.ino()]).await;
+        // The root of a bucket has no key to keep them under: they last until the mount ends.
+        if let Some(marker) = self.table.prefix_of(pin.ino())?.marker() {
+            let mut attributes = Attributes::default();
+            match self.store.head(&marker).await {
+                Ok(info) => {
+                    attributes = info.attributes;
+                    ownership.to_stored().write(Kind::Dir, &mut attributes.metadata);
+                    if info.version.size == 0 {
+                        // Made anew: a store that keeps markers as directories copies none.
+                        let expect = Expect::Is(info.version.etag);
+                        self.store.put(&marker, empty(), &attributes, &expect).await?;
+                    } else {
+                        let replace = Some(CopyAttributes::Replace(attributes));
+                        self.transfer.copy(&marker, &info.version, &marker, replace, &Expect::Any).await?;
+                    }
+                }
+                Err(Error::NotFound) => {
+                    ownership.to_stored().write(Kind::Dir, &mut attributes.metadata);
+                    self.store.put(&marker, empty(), &attributes, &Expect::Any).await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        pin.inode().lock().ownership = ownership;
+        Ok(())
+    }
+}
+
+fn is_draft(inode: &Arc<Inode>) -> Result<bool> {
+    Ok(matches!(inode.lock().file()?, FileState::Dirty(_)))
+}

@@ -1,0 +1,180 @@
+//! The beginning of every change of a file: a draft on the local disk, and a ticket to write to it.
+//!
+//! Owns what a draft is based on and the journal record of an open one. What becomes of the draft is `commit`.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Filesystem;
+use crate::error::{Error, Result};
+use crate::inode::{
+    Clean, Draft, Event, FileState, Inode, Located, Origin, Phase, Pin, Remains, Settled, WriteTicket, WriteTurn,
+};
+use crate::stage::{Record, RecordState, StagedFile};
+use crate::types::{ByteRange, Expect, ObjectKey};
+
+impl Filesystem {
+    /// A ticket to change the bytes of a file. The file is a draft from now on, and its times are now.
+    pub(super) async fn write_ticket(&self, inode: &Arc<Inode>) -> Result<WriteTicket> {
+        loop {
+            match inode.write_turn()? {
+                WriteTurn::Ready(ticket) => {
+                    self.note_written(inode)?;
+                    return Ok(ticket);
+                }
+                WriteTurn::Begin(clean) => self.begin_change(inode, clean)?,
+                WriteTurn::Preserve(object) => self.preserve_unlinked(inode, object).await?,
+                // How it ended shows in the state, which is asked again.
+                WriteTurn::Wait(settled) => drop(settled.wait().await),
+            }
+        }
+    }
+
+    /// A ticket for a file that is a draft already and that nobody owns; else `None`.
+    pub(super) fn ready_ticket(&self, inode: &Arc<Inode>) -> Option<WriteTicket> {
+        match inode.write_turn() {
+            Ok(WriteTurn::Ready(ticket)) => self.note_written(inode).ok().map(|()| ticket),
+            _ => None,
+        }
+    }
+
+    /// Clean → dirty: the local copy if there is one, else a sparse file over the object.
+    fn begin_change(&self, inode: &Arc<Inode>, clean: Clean) -> Result<()> {
+        let staged = match clean.local {
+            Some(local) => local,
+            None => Arc::new(self.stage.over(clean.version.size)?),
+        };
+        let key = self.table.key_of(inode.ino())?;
+        self.note_open(&staged, &key, Some(&clean.version), &Expect::Is(clean.version.etag.clone()))?;
+        let mut data = inode.lock();
+        match data.file()? {
+            // Still what it was when it was looked at, so that the draft is based on what is there.
+            FileState::Clean(now) if now.version.same_bytes(&clean.version) => {
+                let origin = Origin::Changed(now.version.clone());
+                data.apply(Event::Change(Draft { staged, origin, phase: Phase::Changed }))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// A truncating open: an empty draft that replaces whatever is there.
+    pub(super) async fn begin_replace(&self, pin: &Pin) -> Result<()> {
+        let inode = pin.inode();
+        loop {
+            match replace_turn(inode)? {
+                ReplaceTurn::Draft => return self.empty_draft(inode).await,
+                ReplaceTurn::Wait(settled) => drop(settled.wait().await),
+                ReplaceTurn::Begin => {
+                    let staged = Arc::new(self.stage.new_file()?);
+                    self.note_open(&staged, &self.table.key_of(inode.ino())?, None, &Expect::Any)?;
+                    if replace_clean(inode, staged)? {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn empty_draft(&self, inode: &Arc<Inode>) -> Result<()> {
+        let ticket = self.write_ticket(inode).await?;
+        ticket.staged().set_size(0)?;
+        let mut data = inode.lock();
+        if matches!(data.file()?, FileState::Dirty(_)) {
+            data.apply(Event::Replace)?;
+        }
+        Ok(())
+    }
+
+    fn note_written(&self, inode: &Arc<Inode>) -> Result<()> {
+        let mut data = inode.lock();
+        if let FileState::Dirty(draft) = data.file()?
+            && !matches!(draft.phase, Phase::Changed)
+        {
+            data.apply(Event::Written)?;
+        }
+        touch(&mut data.ownership);
+        Ok(())
+    }
+
+    /// Brings the bytes that open handles of a nameless file still read to the local disk, so that they can be written.
+    pub(super) async fn preserve_unlinked(&self, inode: &Arc<Inode>, object: Located) -> Result<()> {
+        let staged = Arc::new(self.stage.over(object.version.size)?);
+        self.hydrate_all(&object, &staged).await?;
+        if read_from_stage(inode, staged)? {
+            self.remove_remains(inode.ino(), &object).await;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn hydrate_all(&self, object: &Located, staged: &Arc<StagedFile>) -> Result<()> {
+        let whole = ByteRange::new(0, object.version.size);
+        self.transfer.hydrate(&object.key, &object.version, staged, whole).await
+    }
+
+    /// The journal record of a draft that a program is writing: half a file, perhaps.
+    pub(super) fn note_open(
+        &self,
+        staged: &StagedFile,
+        key: &ObjectKey,
+        base: Option<&crate::types::Version>,
+        expect: &Expect,
+    ) -> Result<()> {
+        staged.record(&Record {
+            key: key.clone(),
+            base: base.cloned(),
+            expect: expect.clone(),
+            state: RecordState::Open,
+            size: staged.size(),
+            attributes: crate::stage::RecordAttributes::default(),
+            upload_id: None,
+        })
+    }
+
+    pub(super) fn refuse_read_only(&self) -> Result<()> {
+        if self.settings.read_only { Err(Error::ReadOnly) } else { Ok(()) }
+    }
+}
+
+/// What a truncating open finds.
+enum ReplaceTurn {
+    Draft,
+    Begin,
+    Wait(Settled),
+}
+
+fn replace_turn(inode: &Arc<Inode>) -> Result<ReplaceTurn> {
+    let data = inode.lock();
+    let state = data.file()?;
+    Ok(match (state, state.owner()) {
+        (FileState::Clean(_), _) => ReplaceTurn::Begin,
+        (_, Some(settled)) => ReplaceTurn::Wait(settled.clone()),
+        (_, None) => ReplaceTurn::Draft,
+    })
+}
+
+/// False when the file was no longer clean.
+fn replace_clean(inode: &Arc<Inode>, staged: Arc<StagedFile>) -> Result<bool> {
+    let mut data = inode.lock();
+    let FileState::Clean(clean) = data.file()? else { return Ok(false) };
+    let origin = Origin::Replaced(Some(clean.version.clone()));
+    data.apply(Event::Change(Draft { staged, origin, phase: Phase::Born }))?;
+    touch(&mut data.ownership);
+    Ok(true)
+}
+
+/// The remains of an unlinked file are on the local disk now. False when they were already.
+fn read_from_stage(inode: &Arc<Inode>, staged: Arc<StagedFile>) -> Result<bool> {
+    let mut data = inode.lock();
+    let waits = matches!(data.file()?, FileState::Unlinked(Remains::Object(_)));
+    if waits {
+        data.apply(Event::Unlink(Remains::Staged { staged, base: None }))?;
+    }
+    Ok(waits)
+}
+
+/// Bytes were changed now.
+pub(super) fn touch(ownership: &mut crate::inode::Ownership) {
+    let now = SystemTime::now();
+    ownership.mtime = now;
+    ownership.ctime = now;
+}

@@ -1,0 +1,369 @@
+//! flush, fsync, and the commit behind them: dirty bytes become an object, or the caller learns why not.
+//!
+//! Owns what is committed when, what a failure does, and the retries. A commit runs in a task of its own: a caller that
+//! gives up waiting does not stop it half-way.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::Filesystem;
+use crate::error::{Error, Result};
+use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior};
+use crate::stage::{Record, RecordAttributes, RecordState, StagedFile};
+use crate::store::Attributes;
+use crate::types::{ByteRange, Expect, Fh, ObjectKey, Version};
+
+/// First pause before a failed commit is tried again; doubles up to the longest.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// Uploads without an answer that are remembered for one file.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Which drafts a commit takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// Those that were written: what a flush means.
+    Written,
+    /// Also new files that were never written: fsync, and the last close.
+    Everything,
+}
+
+impl Filesystem {
+    /// close(2) of one descriptor: returns only after S3 has what was written, and returns its error. A handle that can't
+    /// write is told nothing of another's failure.
+    ///
+    /// # Errors
+    /// `BadHandle`, `Stale` for a conflict, `AlreadyExists` for the loser of an exclusive create, and what S3 answers.
+    pub async fn flush(self: &Arc<Self>, fh: Fh) -> Result<()> {
+        let handle = self.file_handle(fh)?;
+        if !handle.intent.writes() {
+            return Ok(());
+        }
+        self.commit(handle.pin.inode(), Scope::Written).await
+    }
+
+    /// fsync(2), also of a new file that was never written.
+    ///
+    /// # Errors
+    /// As [`Filesystem::flush`].
+    pub async fn fsync(self: &Arc<Self>, fh: Fh) -> Result<()> {
+        let handle = self.file_handle(fh)?;
+        self.commit(handle.pin.inode(), Scope::Everything).await
+    }
+
+    /// Commits a file if it is dirty, or waits for the commit that is under way.
+    pub(super) async fn commit(self: &Arc<Self>, inode: &Arc<Inode>, scope: Scope) -> Result<()> {
+        loop {
+            let owner = {
+                let data = inode.lock();
+                match data.file()? {
+                    FileState::Clean(_) | FileState::Unlinked(_) | FileState::Removed => return Ok(()),
+                    FileState::Dirty(Draft { phase: Phase::Born, .. }) if scope == Scope::Written => return Ok(()),
+                    FileState::Dirty(_) => None,
+                    FileState::Uploading(_, settled) | FileState::Moving(_, settled) => Some(settled.clone()),
+                }
+            };
+            if let Some(settled) = owner {
+                // Nobody writes while a file is owned: what this caller wrote is in it. Go round, for it may have been a move.
+                settled.wait().await?;
+                continue;
+            }
+            let fs = self.clone();
+            let inode = inode.clone();
+            let task = self.runtime.spawn(async move { fs.commit_now(&inode).await });
+            return task.await.unwrap_or(Err(Error::Internal("a commit ended in a panic")));
+        }
+    }
+
+    /// Passes the gate of the file's directory. The place may change while waiting, so it is looked at again.
+    pub(super) async fn pass_to(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<Passage> {
+        loop {
+            let place = self.table.place(inode.ino()).ok_or(Error::NotFound)?;
+            let passage = self.table.pass(&[place.parent]).await;
+            if self.table.place(inode.ino()).is_some_and(|now| now.parent == place.parent) {
+                return Ok(passage);
+            }
+        }
+    }
+
+    async fn commit_now(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let Ok(passage) = self.pass_to(inode).await else { return keep_nameless(inode) };
+        let owned = match inode.own().await {
+            Ok(owned) => owned,
+            // Unlinked while waiting: there is nothing to commit any more.
+            Err(Error::NotFound) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        self.commit_owned(owned, &passage).await
+    }
+
+    /// Commits a file that the caller owns, within a passage that the caller holds.
+    pub(super) async fn commit_owned(self: &Arc<Self>, owned: Owned, _passage: &Passage) -> Result<()> {
+        let draft = match owned.prior()? {
+            Prior::Dirty(draft) => draft.clone(),
+            Prior::Clean(_) => return Ok(()),
+        };
+        owned.writers_gone().await;
+        let inode = owned.inode().clone();
+        let began = SystemTime::now();
+        let outcome = match self.publish(&inode, &draft).await {
+            Ok((version, attributes)) => self.settle_published(owned, &draft, version, attributes),
+            Err(error) => {
+                self.note_attempt(&inode, &draft, &error, began).await;
+                self.settle_unpublished(owned, &draft, error).await
+            }
+        };
+        self.table.forget_if_unused(inode.ino());
+        outcome
+    }
+
+    /// Makes the object.
+    async fn publish(&self, inode: &Arc<Inode>, draft: &Draft) -> Result<(Version, Attributes)> {
+        let key = self.table.key_of(inode.ino())?;
+        let attributes = self.attributes_of(inode, &key, &draft.origin).await?;
+        let staged = &draft.staged;
+        if let Origin::Changed(base) = &draft.origin
+            && !staged.is_complete()
+        {
+            self.transfer.hydrate(&key, base, staged, ByteRange::new(0, base.size)).await?;
+        }
+        self.note_sealed(draft, &key, &attributes)?;
+        let version = match self.transfer.upload(&key, staged, &attributes, &draft.origin.expect()).await {
+            Err(Error::PreconditionFailed) => {
+                let ours = self.made_before(inode, draft, &key).await?.ok_or(Error::PreconditionFailed)?;
+                self.transfer.upload(&key, staged, &attributes, &Expect::Is(ours.etag)).await?
+            }
+            done => done?,
+        };
+        Ok((version, attributes))
+    }
+
+    /// An upload without an answer may have made the object: what it would have made is remembered, so that the next change
+    /// does not take it for another writer's.
+    async fn note_attempt(&self, inode: &Arc<Inode>, draft: &Draft, error: &Error, began: SystemTime) {
+        if !error.is_transient() || !draft.staged.is_complete() {
+            return;
+        }
+        let Ok(key) = self.table.key_of(inode.ino()) else { return };
+        let Ok(attributes) = self.attributes_of(inode, &key, &draft.origin).await else { return };
+        let Ok(crc64nvme) = self.transfer.checksum(&draft.staged).await else { return };
+        let attempt = Attempt { size: draft.staged.size(), crc64nvme, attributes, began };
+        let mut data = inode.lock();
+        if data.attempts.len() >= ATTEMPTS_MAX {
+            data.attempts.remove(0);
+        }
+        data.attempts.push(Arc::new(attempt));
+    }
+
+    /// The object, if it is what an upload of this draft made that got no answer.
+    pub(super) async fn made_before(
+        &self,
+        inode: &Arc<Inode>,
+        draft: &Draft,
+        key: &ObjectKey,
+    ) -> Result<Option<Version>> {
+        let attempts = inode.lock().attempts.clone();
+        for attempt in attempts.iter().rev() {
+            let made = self.transfer.made_before(key, &draft.staged, attempt, &draft.origin.expect()).await?;
+            if made.is_some() {
+                return Ok(made);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The object that stands in S3 for a file, as far as is known here.
+    pub(super) async fn object_of(
+        &self,
+        inode: &Arc<Inode>,
+        prior: &Prior,
+        key: &ObjectKey,
+    ) -> Result<Option<Version>> {
+        match prior {
+            Prior::Dirty(draft) => {
+                let made = self.made_before(inode, draft, key).await?;
+                Ok(made.or_else(|| draft.origin.object().cloned()))
+            }
+            Prior::Clean(clean) => Ok(Some(clean.version.clone())),
+        }
+    }
+
+    /// What travels with the bytes: what the object had, with this file's own attributes.
+    pub(super) async fn attributes_of(
+        &self,
+        inode: &Arc<Inode>,
+        key: &ObjectKey,
+        origin: &Origin,
+    ) -> Result<Attributes> {
+        let (known, ownership) = {
+            let data = inode.lock();
+            (data.attributes.clone(), data.ownership)
+        };
+        let mut attributes = match (known, origin.object()) {
+            (Some(known), _) => (*known).clone(),
+            (None, None) => self.new_attributes(),
+            (None, Some(_)) => match self.store.head(key).await {
+                Ok(info) => info.attributes,
+                Err(Error::NotFound) => self.new_attributes(),
+                Err(error) => return Err(error),
+            },
+        };
+        if self.keeps_metadata() {
+            ownership.to_stored().write(Kind::File, &mut attributes.metadata);
+        }
+        Ok(attributes)
+    }
+
+    pub(super) fn new_attributes(&self) -> Attributes {
+        Attributes { storage_class: self.settings.storage_class.clone(), ..Attributes::default() }
+    }
+
+    fn settle_published(&self, owned: Owned, draft: &Draft, version: Version, attributes: Attributes) -> Result<()> {
+        let inode = owned.inode().clone();
+        draft.staged.clean();
+        let local = (inode.lock().opens.all > 0).then(|| draft.staged.clone());
+        let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
+        let keeps = self.keeps_metadata();
+        let span = self.file_span();
+        let modified = version.modified;
+        owned.settle_clean(Clean { version, local }, |data| {
+            data.attributes = Some(Arc::new(attributes));
+            data.committed = Some(Instant::now());
+            data.belief.checked(Instant::now(), true, span);
+            data.attempts.clear();
+            if !keeps {
+                data.ownership.mtime = modified;
+            }
+        })?;
+        self.note_name_changed(&inode, Some(listed));
+        Ok(())
+    }
+
+    async fn settle_unpublished(self: &Arc<Self>, owned: Owned, draft: &Draft, error: Error) -> Result<()> {
+        let inode = owned.inode().clone();
+        let path = self.table.path_of(inode.ino());
+        let conflict = matches!(error, Error::PreconditionFailed | Error::Stale);
+        if conflict && matches!(draft.origin, Origin::Created { exclusive: true }) {
+            return self.lose_exclusive(owned, draft, &path).await;
+        }
+        let told = if conflict { Error::Stale } else { error };
+        tracing::warn!(path, error = %told, "a commit failed; the bytes are kept");
+        self.persist(&draft.staged).await;
+        owned.settle_failed(told.clone())?;
+        if !conflict {
+            self.retry_later(&inode);
+        }
+        Err(told)
+    }
+
+    /// Another writer made the name first: `O_EXCL` means that its file is the one, and ours never was.
+    async fn lose_exclusive(&self, owned: Owned, draft: &Draft, path: &str) -> Result<()> {
+        let key = self.table.key_of(owned.inode().ino())?;
+        match self.store.head(&key).await {
+            Ok(info) => {
+                if draft.staged.size() > 0 {
+                    draft.staged.keep();
+                    self.persist(&draft.staged).await;
+                    tracing::warn!(path, kept = %draft.staged.path().display(), "another writer created the file first");
+                }
+                let clean = Clean { version: info.version, local: None };
+                let attributes = Arc::new(info.attributes);
+                owned.settle_clean(clean, |data| {
+                    data.lineage += 1;
+                    data.attributes = Some(attributes);
+                    data.belief.forget();
+                })?;
+            }
+            Err(_) => owned.settle_failed(Error::AlreadyExists)?,
+        }
+        Err(Error::AlreadyExists)
+    }
+
+    /// Staged bytes that have nowhere else to be survive a loss of power too. Those on their way to S3 need not: that would
+    /// cost each small file more than its upload.
+    pub(super) async fn persist(&self, staged: &Arc<StagedFile>) {
+        let file = staged.clone();
+        let synced = self.runtime.spawn_blocking(move || file.fsync()).await;
+        if let Ok(Err(error)) = synced {
+            tracing::warn!(file = %staged.path().display(), %error, "staged bytes may not survive a loss of power");
+        }
+    }
+
+    fn note_sealed(&self, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<()> {
+        let attributes = attributes.clone();
+        draft.staged.record(&Record {
+            key: key.clone(),
+            base: draft.origin.object().cloned(),
+            expect: draft.origin.expect(),
+            state: RecordState::Sealed,
+            size: draft.staged.size(),
+            attributes: RecordAttributes {
+                metadata: attributes.metadata,
+                content_type: attributes.content_type,
+                cache_control: attributes.cache_control,
+                content_disposition: attributes.content_disposition,
+                content_encoding: attributes.content_encoding,
+                content_language: attributes.content_language,
+                storage_class: attributes.storage_class,
+            },
+            upload_id: None,
+        })
+    }
+
+    /// The directory learns that a name in it stands for something else now.
+    pub(super) fn note_name_changed(&self, inode: &Arc<Inode>, listed: Option<Listed>) {
+        let Some(place) = self.table.place(inode.ino()) else { return };
+        self.note_name(place.parent, &place.name, listed);
+    }
+
+    /// As above, by place. The directory's own time is now.
+    pub(super) fn note_name(&self, parent: crate::types::Ino, name: &crate::types::Name, listed: Option<Listed>) {
+        let Ok(dir) = self.table.get(parent) else { return };
+        let mut data = dir.inode().lock();
+        let now = SystemTime::now();
+        data.ownership.mtime = now;
+        data.ownership.ctime = now;
+        if let Ok(body) = data.dir() {
+            body.names.note_change(name, listed);
+        }
+    }
+
+    /// A file whose commit failed and that nobody has open for writing is tried again, after a pause that grows.
+    fn retry_later(self: &Arc<Self>, inode: &Arc<Inode>) {
+        let attempts = match inode.lock().file() {
+            Ok(FileState::Dirty(Draft { phase: Phase::Failed { attempts, .. }, .. })) => *attempts,
+            _ => return,
+        };
+        if self.stopping.load(Ordering::Relaxed) {
+            return;
+        }
+        let pause = RETRY_FIRST.saturating_mul(1 << attempts.min(16)).min(RETRY_LONGEST);
+        let fs = Arc::downgrade(self);
+        let inode = Arc::downgrade(inode);
+        self.runtime.spawn(async move {
+            tokio::time::sleep(pause).await;
+            let (Some(fs), Some(inode)) = (fs.upgrade(), inode.upgrade()) else { return };
+            let waiting = {
+                let data = inode.lock();
+                let failed = matches!(data.file(), Ok(FileState::Dirty(Draft { phase: Phase::Failed { .. }, .. })));
+                failed && data.opens.writing == 0
+            };
+            if waiting && fs.commit(&inode, Scope::Everything).await.is_ok() {
+                tracing::info!(path = fs.table.path_of(inode.ino()), "a commit that had failed is done");
+            }
+        });
+    }
+}
+
+/// An unlinked file has nothing to commit. A draft whose name went in another way does, and nowhere to put it.
+fn keep_nameless(inode: &Arc<Inode>) -> Result<()> {
+    match inode.lock().file()? {
+        FileState::Dirty(draft) => {
+            draft.staged.keep();
+            Err(Error::Stale)
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,109 @@
+//! The end of a mount: what is closed is committed, what is open is kept, and nothing is lost.
+//!
+//! Owns which drafts may be published at the end. A file that a program still has open for writing is not: half a file under its
+//! final key is worse than a file that waits in the stage.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+
+use super::Filesystem;
+use super::commit::Scope;
+use crate::error::Error;
+use crate::inode::{Draft, FileState, Inode, Kind};
+
+/// How the end went.
+#[derive(Debug, Default)]
+pub struct Drained {
+    /// Files that were dirty and are in S3 now.
+    pub committed: usize,
+    /// Files that could not be committed, with their paths below the mountpoint; they stay in the stage.
+    pub left: Vec<(String, Error)>,
+    /// Files that programs had open and had not closed or synced; they stay in the stage.
+    pub open: Vec<String>,
+}
+
+/// Whether programs may still hold files open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holders {
+    /// As far as is known here.
+    Possible,
+    /// None can: the mount is gone, which it could not be while a file was open. The kernel does not always tell of the last
+    /// close of such a file.
+    None,
+}
+
+impl Filesystem {
+    /// Commits everything that is closed, for at most `limit`. No more retries are begun after this.
+    pub async fn drain(self: &Arc<Self>, limit: Duration, holders: Holders) -> Drained {
+        self.stopping.store(true, Ordering::Relaxed);
+        let mut outcome = Drained::default();
+        let mut closed = Vec::new();
+        for inode in self.table.all() {
+            match dirtiness(&inode, holders) {
+                Dirtiness::Clean => {}
+                Dirtiness::Closed => closed.push(inode),
+                Dirtiness::Open => {
+                    let path = self.table.path_of(inode.ino());
+                    self.keep(&inode).await;
+                    outcome.open.push(path);
+                }
+            }
+        }
+        let deadline = tokio::time::Instant::now() + limit;
+        let work = closed.into_iter().map(|inode| async move {
+            let path = self.table.path_of(inode.ino());
+            let done = tokio::time::timeout_at(deadline, self.commit(&inode, Scope::Everything)).await;
+            (inode, path, done.unwrap_or_else(|_| Err(Error::Timeout("the commit took too long".into()))))
+        });
+        let mut results = stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1));
+        while let Some((inode, path, result)) = results.next().await {
+            match result {
+                Ok(()) => outcome.committed += 1,
+                Err(error) => {
+                    self.keep(&inode).await;
+                    outcome.left.push((path, error));
+                }
+            }
+        }
+        outcome
+    }
+
+    /// The staged bytes outlive this process, and a loss of power after it.
+    async fn keep(&self, inode: &Arc<Inode>) {
+        let staged = match inode.lock().file() {
+            Ok(FileState::Dirty(draft) | FileState::Uploading(draft, _)) => draft.staged.clone(),
+            _ => return,
+        };
+        staged.keep();
+        self.persist(&staged).await;
+    }
+
+    /// Lets the stage's directory go if nothing is kept in it. False when something is.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub fn finish_stage(&self) -> crate::error::Result<bool> {
+        self.stage.finish()
+    }
+}
+
+enum Dirtiness {
+    Clean,
+    Closed,
+    Open,
+}
+
+fn dirtiness(inode: &Arc<Inode>, holders: Holders) -> Dirtiness {
+    if inode.kind() == Kind::Dir {
+        return Dirtiness::Clean;
+    }
+    let data = inode.lock();
+    match data.file() {
+        Ok(FileState::Dirty(Draft { .. })) if data.opens.writing > 0 && holders == Holders::Possible => Dirtiness::Open,
+        Ok(FileState::Dirty(_) | FileState::Uploading(..)) => Dirtiness::Closed,
+        _ => Dirtiness::Clean,
+    }
+}

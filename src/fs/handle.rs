@@ -1,0 +1,132 @@
+//! Open handles. They carry no state of the file (that is the inode's), only how it is used through them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Filesystem;
+use super::readdir::DirStream;
+use crate::error::{Error, Result};
+use crate::inode::{Draft, Event, FileState, Phase, Pin};
+use crate::transfer::{Cursor, ObjectReader};
+use crate::types::{Fh, Ino, ObjectKey, OpenIntent, Version};
+
+/// All open handles of the mount.
+#[derive(Debug, Default)]
+pub(super) struct Handles {
+    last: u64,
+    files: HashMap<Fh, Arc<FileHandle>>,
+    dirs: HashMap<Fh, Arc<DirHandle>>,
+}
+
+/// An open file.
+#[derive(Debug)]
+pub(super) struct FileHandle {
+    pub pin: Pin,
+    pub intent: OpenIntent,
+    /// The inode's lineage at open: S3 holding other bytes than this mount wrote or saw then is ESTALE.
+    pub lineage: u64,
+    pub cursor: Cursor,
+    reader: Mutex<Option<(ObjectKey, Version, Arc<ObjectReader>)>>,
+}
+
+/// An open directory.
+#[derive(Debug)]
+pub(super) struct DirHandle {
+    pub ino: Ino,
+    /// One reader at a time; the listing goes on where it stopped, which needs requests.
+    pub stream: tokio::sync::Mutex<DirStream>,
+    _pin: Pin,
+}
+
+impl FileHandle {
+    /// The reader for this version: the one used last, if it is still the same.
+    pub fn reader(&self, fs: &Filesystem, key: &ObjectKey, version: &Version) -> Arc<ObjectReader> {
+        let mut slot = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*slot {
+            Some((last_key, last, reader)) if last_key == key && last.same_bytes(version) => reader.clone(),
+            _ => {
+                let reader = fs.transfer.reader(key.clone(), version.clone());
+                *slot = Some((key.clone(), version.clone(), reader.clone()));
+                reader
+            }
+        }
+    }
+
+    /// Keeps the reader that an open's first request has begun to fill.
+    pub fn keep_reader(&self, key: ObjectKey, version: Version, reader: Arc<ObjectReader>) {
+        *self.reader.lock().unwrap_or_else(PoisonError::into_inner) = Some((key, version, reader));
+    }
+}
+
+impl Handles {
+    fn next(&mut self) -> Fh {
+        self.last += 1;
+        Fh::new(self.last)
+    }
+}
+
+impl Filesystem {
+    pub(super) fn file_handle(&self, fh: Fh) -> Result<Arc<FileHandle>> {
+        self.handles().files.get(&fh).cloned().ok_or(Error::BadHandle)
+    }
+
+    pub(super) fn dir_handle(&self, fh: Fh) -> Result<Arc<DirHandle>> {
+        self.handles().dirs.get(&fh).cloned().ok_or(Error::BadHandle)
+    }
+
+    /// Opens a handle, and says whether the kernel may keep its pages.
+    pub(super) fn add_file_handle(&self, pin: Pin, intent: OpenIntent) -> (Fh, Arc<FileHandle>, bool) {
+        let (lineage, keep_cache) = {
+            let mut data = pin.inode().lock();
+            data.opens.all += 1;
+            data.opens.writing += u32::from(intent.writes());
+            let keep_cache = data.kernel_pages == Some(data.lineage);
+            data.kernel_pages = Some(data.lineage);
+            (data.lineage, keep_cache)
+        };
+        let handle = Arc::new(FileHandle { pin, intent, lineage, cursor: Cursor::default(), reader: Mutex::default() });
+        let mut handles = self.handles();
+        let fh = handles.next();
+        handles.files.insert(fh, handle.clone());
+        (fh, handle, keep_cache)
+    }
+
+    pub(super) fn add_dir_handle(&self, pin: Pin) -> Fh {
+        let stream = tokio::sync::Mutex::new(DirStream::new());
+        let handle = Arc::new(DirHandle { ino: pin.ino(), stream, _pin: pin });
+        let mut handles = self.handles();
+        let fh = handles.next();
+        handles.dirs.insert(fh, handle);
+        fh
+    }
+
+    pub(super) fn take_file_handle(&self, fh: Fh) -> Result<Arc<FileHandle>> {
+        self.handles().files.remove(&fh).ok_or(Error::BadHandle)
+    }
+
+    pub(super) fn take_dir_handle(&self, fh: Fh) {
+        let taken = self.handles().dirs.remove(&fh);
+        // Dropped after the lock of the handles is released: its pin needs that of the table.
+        drop(taken);
+    }
+
+    /// Counts a handle out. True when it was the last one that could write, or the last one of a file that was made, or
+    /// emptied, through a handle that can't.
+    pub(super) fn count_out(handle: &FileHandle) -> bool {
+        let mut data = handle.pin.inode().lock();
+        let writes = handle.intent.writes();
+        data.opens.writing = data.opens.writing.saturating_sub(u32::from(writes));
+        let born = matches!(data.file(), Ok(FileState::Dirty(Draft { phase: Phase::Born, .. })));
+        data.opens.writing == 0 && (writes || (born && data.opens.all <= 1))
+    }
+
+    /// The last step of a release: what only open handles needed goes. Returns true when it was the last handle.
+    pub(super) fn close_out(handle: &FileHandle) -> Result<bool> {
+        let mut data = handle.pin.inode().lock();
+        data.opens.all = data.opens.all.saturating_sub(1);
+        if data.opens.all == 0 && matches!(data.file()?, FileState::Clean(_)) {
+            data.apply(Event::LetGo)?;
+        }
+        Ok(data.opens.all == 0)
+    }
+}

@@ -1,0 +1,185 @@
+//! read, write, fallocate: bytes of an open file.
+//!
+//! Owns where bytes come from: the staged file while there is one (fetching what is missing there), else the reader of
+//! the version that the handle was opened on.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::Filesystem;
+use super::handle::FileHandle;
+use crate::error::{Error, Result};
+use crate::inode::{FileState, Located, Remains};
+use crate::stage::StagedFile;
+use crate::types::{ByteRange, Fh, ObjectKey, Version};
+
+/// Reads of a sparse staged file fetch at least this much at once: a sequential reader then needs few requests.
+const HYDRATE_STEP: u64 = 8 << 20;
+
+/// Most times that a read begins again because the file moved or was committed under it.
+const ROUNDS: usize = 8;
+
+/// What fallocate(2) asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Allocation {
+    /// Reserve room; without `keep_size` the file grows to the end of the range.
+    Reserve {
+        /// `FALLOC_FL_KEEP_SIZE`
+        keep_size: bool,
+    },
+    /// `FALLOC_FL_PUNCH_HOLE`
+    Punch,
+    /// `FALLOC_FL_ZERO_RANGE`
+    Zero {
+        /// `FALLOC_FL_KEEP_SIZE`
+        keep_size: bool,
+    },
+}
+
+/// Where a read finds its bytes.
+enum Source {
+    Staged(Arc<StagedFile>, Option<Located>),
+    Object(Located),
+}
+
+impl Filesystem {
+    /// Reads up to `size` bytes at `offset`; fewer only at the end of the file. Write-only handles are read too: the kernel
+    /// fills pages that are partly written, and has refused what a program may not do.
+    ///
+    /// # Errors
+    /// `BadHandle`, `Stale` when the object was replaced in S3, and what S3 answers.
+    pub async fn read(self: &Arc<Self>, fh: Fh, offset: u64, size: u32) -> Result<Bytes> {
+        let handle = self.file_handle(fh)?;
+        let mut rounds = 0;
+        loop {
+            let (source, file_size) = self.source(&handle)?;
+            let range = ByteRange::at(offset, size.into()).intersect(ByteRange::new(0, file_size));
+            if range.is_empty() {
+                return Ok(Bytes::new());
+            }
+            rounds += 1;
+            match self.read_source(&handle, &source, range).await {
+                Err(Error::Stale) if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn read_source(self: &Arc<Self>, handle: &FileHandle, source: &Source, range: ByteRange) -> Result<Bytes> {
+        match source {
+            Source::Staged(staged, base) => {
+                self.make_present(staged, base.as_ref(), range).await?;
+                staged.read_at(range.start, range.len() as usize)
+            }
+            Source::Object(object) => {
+                let reader = handle.reader(self, &object.key, &object.version);
+                reader.read(&handle.cursor, range).await
+            }
+        }
+    }
+
+    fn source(&self, handle: &FileHandle) -> Result<(Source, u64)> {
+        let key = self.table.key_of(handle.pin.ino());
+        let data = handle.pin.inode().lock();
+        let state = data.file()?;
+        let located = |key: Result<ObjectKey>, version: &Version| Ok(Located { key: key?, version: version.clone() });
+        let source = match state {
+            FileState::Unlinked(Remains::Object(object)) => Source::Object(object.clone()),
+            FileState::Unlinked(Remains::Staged { staged, base }) => Source::Staged(staged.clone(), base.clone()),
+            FileState::Removed => return Err(Error::Stale),
+            _ if data.lineage != handle.lineage => return Err(Error::Stale),
+            state => match (state.staged(), state.object()) {
+                (Some(staged), Some(version)) if !staged.is_complete() => {
+                    Source::Staged(staged.clone(), Some(located(key, version)?))
+                }
+                (Some(staged), _) => Source::Staged(staged.clone(), None),
+                (None, Some(version)) => Source::Object(located(key, version)?),
+                (None, None) => return Err(Error::Stale),
+            },
+        };
+        Ok((source, state.size()))
+    }
+
+    /// True when the bytes are to be found elsewhere by now: a rename or a commit got in between. One that is under way is
+    /// waited for: what it moves is nowhere else until it is done.
+    async fn has_moved(&self, handle: &FileHandle, source: &Source) -> Result<bool> {
+        let owner = handle.pin.inode().lock().file()?.owner().cloned();
+        if let Some(settled) = owner {
+            // How it ended shows in the state.
+            drop(settled.wait().await);
+        }
+        let before = match source {
+            Source::Object(object) => Some(object),
+            Source::Staged(_, base) => base.as_ref(),
+        };
+        let (now, _) = self.source(handle)?;
+        let after = match &now {
+            Source::Object(object) => Some(object),
+            Source::Staged(_, base) => base.as_ref(),
+        };
+        Ok(match (before, after) {
+            (Some(before), Some(after)) => before.key != after.key || !before.version.same_bytes(&after.version),
+            (before, after) => before.is_some() != after.is_some(),
+        })
+    }
+
+    /// Fetches what a staged file lacks of `range`.
+    async fn make_present(&self, staged: &Arc<StagedFile>, base: Option<&Located>, range: ByteRange) -> Result<()> {
+        if staged.missing(range).is_empty() {
+            return Ok(());
+        }
+        let base = base.ok_or(Error::Internal("a staged file has holes and no object to fill them from"))?;
+        let start = range.start - range.start % HYDRATE_STEP;
+        let step = ByteRange::new(start, range.end.max(start + HYDRATE_STEP));
+        let wanted = step.intersect(ByteRange::new(0, base.version.size));
+        self.transfer.hydrate(&base.key, &base.version, staged, wanted).await
+    }
+
+    /// Writes at `offset`; the kernel has already made that the end for `O_APPEND`.
+    ///
+    /// # Errors
+    /// `BadHandle`, `StageFull`, `ReadOnly`.
+    pub async fn write(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Result<u32> {
+        let handle = self.writable(fh)?;
+        let ticket = self.write_ticket(handle.pin.inode()).await?;
+        ticket.staged().write_at(offset, data)?;
+        u32::try_from(data.len()).map_err(|_| Error::InvalidArgument("a write of more than 4 GiB"))
+    }
+
+    /// As [`Filesystem::write`], if that needs no waiting: the bytes are then not copied on their way.
+    pub fn write_now(&self, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<u32>> {
+        let handle = match self.writable(fh) {
+            Ok(handle) => handle,
+            Err(error) => return Some(Err(error)),
+        };
+        let ticket = self.ready_ticket(handle.pin.inode())?;
+        Some(ticket.staged().write_at(offset, data).map(|()| data.len() as u32))
+    }
+
+    /// fallocate(2).
+    ///
+    /// # Errors
+    /// `BadHandle`, `StageFull`, `FileTooLarge`.
+    pub async fn allocate(self: &Arc<Self>, fh: Fh, range: ByteRange, how: Allocation) -> Result<()> {
+        let handle = self.writable(fh)?;
+        let ticket = self.write_ticket(handle.pin.inode()).await?;
+        match how {
+            Allocation::Reserve { keep_size } => ticket.staged().allocate(range, keep_size),
+            Allocation::Punch => ticket.staged().punch(range),
+            Allocation::Zero { keep_size } => ticket.staged().zero(range, keep_size),
+        }
+    }
+
+    pub(super) fn writable(&self, fh: Fh) -> Result<Arc<FileHandle>> {
+        let handle = self.file_handle(fh)?;
+        if !handle.intent.writes() {
+            return Err(Error::BadHandle);
+        }
+        // What a program changes is what it opened, not what another writer has put in its place.
+        if handle.pin.inode().lock().lineage != handle.lineage {
+            return Err(Error::Stale);
+        }
+        Ok(handle)
+    }
+}

@@ -1,0 +1,367 @@
+//! lookup, getattr and forget: what stands at a name, and how much of that needs a request.
+//!
+//! Owns the rule of who wins: what is changed here, then a fresh memory, then a fresh listing, then HEAD of the key and LIST of
+//! `key/` at once, where a directory wins over a file of the same name.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use super::Filesystem;
+use super::reply::Entry;
+use crate::error::{Error, Result};
+use crate::inode::{
+    Attr, Body, DirBody, Event, FileState, Inode, Kind, Known, Listed, NodeData, Ownership, Pin, StoredAttributes,
+};
+use crate::store::{Attributes, ListRequest, ObjectInfo};
+use crate::types::{DirPrefix, Ino, Name, Version};
+
+/// A lookup that keeps being overtaken by changes made here is answered from what was found last.
+const OVERTAKEN_MAX: usize = 4;
+
+/// What S3 says of a name.
+#[derive(Clone, Debug)]
+pub(super) enum Found {
+    /// An object.
+    File(ObjectInfo),
+    /// A directory, with what its marker object says, if it has one that was asked.
+    Dir(Option<ObjectInfo>),
+    /// Neither.
+    Nothing,
+}
+
+impl Filesystem {
+    /// The entry at `name` in `parent`; counts one lookup.
+    ///
+    /// # Errors
+    /// `NotFound`, `NotDirectory`, `NotUtf8`, `NameTooLong`, and what S3 answers.
+    pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<Entry> {
+        let name = Name::parse(name)?;
+        let pin = self.resolve(parent, &name).await?;
+        Ok(self.tell_kernel(&pin))
+    }
+
+    /// The kernel forgets an inode it was told of `count` times.
+    pub fn forget(&self, ino: Ino, count: u64) {
+        self.table.forget(ino, count);
+    }
+
+    /// Attributes of an inode.
+    ///
+    /// # Errors
+    /// `Stale` when it is gone, and what S3 answers.
+    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Attr> {
+        let pin = self.table.get(ino)?;
+        if !pin.inode().is_fresh(Instant::now()) {
+            self.revalidate(&pin).await?;
+        }
+        Ok(pin.inode().attr())
+    }
+
+    pub(super) fn tell_kernel(&self, pin: &Pin) -> Entry {
+        self.table.count_lookup(pin.ino());
+        Entry { attr: pin.inode().attr() }
+    }
+
+    /// The inode at a name, asking S3 only for what is not known.
+    pub(super) async fn resolve(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Pin> {
+        let dir = self.table.get(parent)?;
+        for round in 0..OVERTAKEN_MAX {
+            let now = Instant::now();
+            if let Some(child) = self.table.child(parent, name)
+                && child.inode().is_fresh(now)
+            {
+                return Ok(child);
+            }
+            let (known, listed_at, changes) = {
+                let mut data = dir.inode().lock();
+                let names = &mut data.dir()?.names;
+                let freshness = self.settings.freshness;
+                let known = names.known(name, now, freshness.dir_min, freshness.negative);
+                (known, names.listed_at().unwrap_or(now), names.changes())
+            };
+            let found = match known {
+                Known::Absent => return Err(Error::NotFound),
+                Known::Present(listed) => match self.from_listing(parent, name, &listed, listed_at)? {
+                    Some(pin) => return Ok(pin),
+                    None => self.probe_listed(parent, name, &listed).await?,
+                },
+                Known::Unknown => self.probe(parent, name).await?,
+            };
+            // What was found is of before a change made here meanwhile: ask again.
+            let overtaken = dir.inode().lock().dir()?.names.changes() != changes;
+            if !overtaken || round + 1 == OVERTAKEN_MAX {
+                return self.take_in(parent, name, found, now);
+            }
+        }
+        Err(Error::Internal("a lookup ended without an answer"))
+    }
+
+    /// The inode of a name that a listing has just shown. It began at `began`; one that a change
+    /// made here has overtaken is not `trusted`.
+    pub(super) async fn resolve_listed(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        listed: &Listed,
+        began: Instant,
+        trusted: bool,
+    ) -> Result<Pin> {
+        if let Some(child) = self.table.child(parent, name)
+            && (child.inode().lock().is_local() || (!trusted && child.inode().is_fresh(Instant::now())))
+        {
+            return Ok(child);
+        }
+        if trusted && let Some(pin) = self.from_listing(parent, name, listed, began)? {
+            return Ok(pin);
+        }
+        let now = Instant::now();
+        let found = self.probe_listed(parent, name, listed).await?;
+        self.take_in(parent, name, found, now)
+    }
+
+    /// A listing's word is enough where no metadata is kept, or where this version's metadata was read before.
+    fn from_listing(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        listed: &Listed,
+        began: Instant,
+    ) -> Result<Option<Pin>> {
+        if let (Some(child), Some(version)) = (self.table.child(parent, name), &listed.version)
+            && self.confirms(&child, version)
+        {
+            return Ok(Some(child));
+        }
+        if self.keeps_metadata() {
+            return Ok(None);
+        }
+        match &listed.version {
+            Some(version) => self.take_in_file(parent, name, (version.clone(), None), began).map(Some),
+            None => self.take_in_dir(parent, name, None).map(Some),
+        }
+    }
+
+    /// True when `version` is the one whose attributes are known here.
+    fn confirms(&self, child: &Pin, version: &Version) -> bool {
+        let mut data = child.inode().lock();
+        let known = data.attributes.is_some() || !self.keeps_metadata();
+        let same = matches!(data.file(), Ok(FileState::Clean(clean)) if clean.version == *version);
+        if known && same {
+            data.belief.checked(Instant::now(), true, self.file_span());
+        }
+        known && same
+    }
+
+    async fn probe_listed(&self, parent: Ino, name: &Name, listed: &Listed) -> Result<Found> {
+        let prefix = self.table.prefix_of(parent)?;
+        match listed.kind {
+            Kind::Dir => Ok(Found::Dir(self.marker(&prefix.dir(name)?).await?)),
+            Kind::File => match self.store.head(&prefix.file(name)?).await {
+                Ok(info) => Ok(Found::File(info)),
+                Err(Error::NotFound) => self.probe(parent, name).await,
+                Err(error) => Err(error),
+            },
+        }
+    }
+
+    /// HEAD of the key and LIST of `key/` at once.
+    pub(super) async fn probe(&self, parent: Ino, name: &Name) -> Result<Found> {
+        let prefix = self.table.prefix_of(parent)?;
+        let key = prefix.file(name)?;
+        let Ok(below) = prefix.dir(name) else {
+            return Self::file_or_nothing(self.store.head(&key).await);
+        };
+        let request = ListRequest { prefix: below.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
+        let (head, list) = tokio::join!(self.store.head(&key), self.store.list(request));
+        let page = list?;
+        let Some(first) = page.objects.first() else { return Self::file_or_nothing(head) };
+        if head.is_ok() {
+            self.note_hidden(1);
+            tracing::debug!(%key, "a file is hidden by a directory of the same name");
+        }
+        if self.keeps_metadata() && below.marker().as_ref() == Some(&first.key) {
+            return Ok(Found::Dir(self.marker(&below).await?));
+        }
+        Ok(Found::Dir(None))
+    }
+
+    fn file_or_nothing(head: Result<ObjectInfo>) -> Result<Found> {
+        match head {
+            Ok(info) => Ok(Found::File(info)),
+            Err(Error::NotFound) => Ok(Found::Nothing),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// What a directory's marker object says, if there is one.
+    pub(super) async fn marker(&self, prefix: &DirPrefix) -> Result<Option<ObjectInfo>> {
+        let Some(key) = prefix.marker() else { return Ok(None) };
+        if !self.keeps_metadata() {
+            return Ok(None);
+        }
+        match self.store.head(&key).await {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Turns what S3 said into an inode, or into a miss. It was `asked` then.
+    fn take_in(self: &Arc<Self>, parent: Ino, name: &Name, found: Found, asked: Instant) -> Result<Pin> {
+        // Changed here meanwhile: that is what stands there.
+        if let Some(child) = self.table.child(parent, name)
+            && child.inode().lock().is_local()
+        {
+            return Ok(child);
+        }
+        match found {
+            Found::File(info) => {
+                let attributes = Arc::new(info.attributes);
+                self.take_in_file(parent, name, (info.version, Some(attributes)), asked)
+            }
+            Found::Dir(marker) => self.take_in_dir(parent, name, marker.as_ref()),
+            Found::Nothing => {
+                if let Some(child) = self.table.child(parent, name)
+                    && !self.table.detach_gone(child.ino(), asked)
+                {
+                    return Ok(child);
+                }
+                let dir = self.table.get(parent)?;
+                dir.inode().lock().dir()?.names.note_miss(name, Instant::now());
+                Err(Error::NotFound)
+            }
+        }
+    }
+
+    pub(super) fn take_in_file(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        (version, attributes): (Version, Option<Arc<Attributes>>),
+        asked: Instant,
+    ) -> Result<Pin> {
+        let state = FileState::clean(version.clone());
+        let default = self.file_default(version.modified);
+        let make = |ino| Inode::new(ino, Kind::File, default, Body::File(state));
+        let pin = self.table.attach(parent, name, Kind::File, make)?;
+        self.note_version(&mut pin.inode().lock(), (version, attributes), asked)?;
+        self.note_found(parent, name)?;
+        Ok(pin)
+    }
+
+    pub(super) fn take_in_dir(self: &Arc<Self>, parent: Ino, name: &Name, marker: Option<&ObjectInfo>) -> Result<Pin> {
+        let ownership = self.dir_ownership(marker);
+        let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(DirBody::default()));
+        let pin = self.table.attach(parent, name, Kind::Dir, make)?;
+        {
+            let mut data = pin.inode().lock();
+            if !data.is_local() {
+                data.ownership = ownership;
+                data.belief.checked(Instant::now(), true, self.dir_span());
+            }
+        }
+        self.note_found(parent, name)?;
+        Ok(pin)
+    }
+
+    fn note_found(&self, parent: Ino, name: &Name) -> Result<()> {
+        let dir = self.table.get(parent)?;
+        dir.inode().lock().dir()?.names.note_found(name);
+        Ok(())
+    }
+
+    pub(super) fn dir_ownership(&self, marker: Option<&ObjectInfo>) -> Ownership {
+        match marker {
+            Some(info) if self.keeps_metadata() => {
+                let stored = StoredAttributes::read(&info.attributes.metadata);
+                Ownership::from_stored(&stored, self.dir_default(), info.version.modified)
+            }
+            _ => self.dir_default(),
+        }
+    }
+
+    /// What S3 says of a file that is clean here. A file changed here is left alone, also if the change is in S3 by now and
+    /// S3 was `asked` before.
+    pub(super) fn note_version(
+        &self,
+        data: &mut NodeData,
+        (version, attributes): (Version, Option<Arc<Attributes>>),
+        asked: Instant,
+    ) -> Result<()> {
+        let FileState::Clean(clean) = data.file()? else { return Ok(()) };
+        if data.as_of.is_some_and(|known| asked < known) {
+            return Ok(());
+        }
+        let same = clean.version.same_bytes(&version);
+        if !same {
+            data.lineage += 1;
+            data.attributes = None;
+        }
+        data.ownership = self.ownership_of(data.ownership, version.modified, attributes.as_deref());
+        data.apply(Event::Refresh(version))?;
+        if attributes.is_some() {
+            data.attributes = attributes;
+        }
+        data.belief.checked(Instant::now(), same, self.file_span());
+        data.as_of = Some(asked);
+        Ok(())
+    }
+
+    fn ownership_of(&self, known: Ownership, modified: SystemTime, attributes: Option<&Attributes>) -> Ownership {
+        match attributes {
+            Some(attributes) if self.keeps_metadata() => {
+                let stored = StoredAttributes::read(&attributes.metadata);
+                Ownership::from_stored(&stored, self.file_default(modified), modified)
+            }
+            Some(_) => self.file_default(modified),
+            None if self.keeps_metadata() => known,
+            None => self.file_default(modified),
+        }
+    }
+
+    /// Compares an inode with S3.
+    ///
+    /// # Errors
+    /// `Stale` when it is gone there.
+    pub(super) async fn revalidate(self: &Arc<Self>, pin: &Pin) -> Result<()> {
+        let asked = Instant::now();
+        let gone = match pin.inode().kind() {
+            Kind::File => {
+                let key = self.table.key_of(pin.ino())?;
+                match self.store.head(&key).await {
+                    Ok(info) => {
+                        let attributes = Some(Arc::new(info.attributes));
+                        self.note_version(&mut pin.inode().lock(), (info.version, attributes), asked)?;
+                        false
+                    }
+                    Err(Error::NotFound) => true,
+                    Err(error) => return Err(error),
+                }
+            }
+            Kind::Dir => !self.dir_is_there(pin).await?,
+        };
+        if gone && self.table.detach_gone(pin.ino(), asked) {
+            return Err(Error::Stale);
+        }
+        Ok(())
+    }
+
+    async fn dir_is_there(&self, pin: &Pin) -> Result<bool> {
+        let prefix = self.table.prefix_of(pin.ino())?;
+        let request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
+        let page = self.store.list(request).await?;
+        let Some(first) = page.objects.first() else { return Ok(false) };
+        let marker = if prefix.marker().as_ref() == Some(&first.key) { self.marker(&prefix).await? } else { None };
+        let mut data = pin.inode().lock();
+        if !data.is_local() {
+            data.ownership = self.dir_ownership(marker.as_ref());
+        }
+        data.belief.checked(Instant::now(), true, self.dir_span());
+        Ok(true)
+    }
+
+    /// Counts keys that can't be shown.
+    pub(super) fn note_hidden(&self, count: u64) {
+        self.hidden_keys.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+    }
+}

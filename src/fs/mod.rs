@@ -1,0 +1,122 @@
+//! The operations: what each call on the mount does, one file for each family.
+//!
+//! Owns policy: which request answers what, when a file is committed, what is refused. Knows nothing of the kernel's
+//! structures (the bridge translates) and never names the SDK. Every operation is an `async fn` that may be polled once on
+//! a kernel worker thread: answers from memory or from a staged file never wait.
+//!
+//! The order of the three ways to wait: pass the gate, then own the file, then wait for its writers.
+
+mod attributes;
+mod change;
+mod commit;
+mod create;
+mod directory;
+mod drain;
+mod handle;
+mod io;
+mod lookup;
+mod open;
+mod readdir;
+mod refused;
+mod remove;
+mod rename;
+mod rename_dir;
+mod reply;
+
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
+
+use crate::config::{FsSettings, MetadataMode};
+use crate::inode::{InodeTable, Ownership, Span};
+use crate::stage::Stage;
+use crate::store::ObjectStore;
+use crate::transfer::Transfer;
+use crate::types::DirPrefix;
+
+pub use attributes::SetAttributes;
+pub use create::Creation;
+pub use drain::{Drained, Holders};
+pub use io::Allocation;
+pub use refused::{Refused, WireAnswer};
+pub use rename::RenameMode;
+pub use reply::{Created, DirEntry, Entry, EntryName, Opened, Statistics};
+
+/// One mounted filesystem.
+#[derive(Debug)]
+pub struct Filesystem {
+    settings: FsSettings,
+    store: Arc<dyn ObjectStore>,
+    transfer: Arc<Transfer>,
+    stage: Stage,
+    runtime: tokio::runtime::Handle,
+    started: SystemTime,
+
+    table: Arc<InodeTable>,
+    handles: Mutex<handle::Handles>,
+    hidden_keys: AtomicU64,
+    stopping: AtomicBool,
+}
+
+impl Filesystem {
+    /// A filesystem over `prefix` of the store's bucket. Sends no request.
+    pub fn new(
+        settings: FsSettings,
+        prefix: DirPrefix,
+        store: Arc<dyn ObjectStore>,
+        stage: Stage,
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
+        let started = SystemTime::now();
+        let root = default_ownership(&settings, settings.dmask, 0o777, started);
+        let transfer = Transfer::new(store.clone(), settings.transfer, runtime.clone());
+        Arc::new(Filesystem {
+            store,
+            transfer,
+            stage,
+            runtime,
+            started,
+            table: InodeTable::new(prefix, root),
+            handles: Mutex::default(),
+            hidden_keys: AtomicU64::new(0),
+            stopping: AtomicBool::new(false),
+            settings,
+        })
+    }
+
+    /// How many keys under the prefix were met that can't be shown as paths.
+    pub fn hidden_keys(&self) -> u64 {
+        self.hidden_keys.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn handles(&self) -> MutexGuard<'_, handle::Handles> {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn file_default(&self, modified: SystemTime) -> Ownership {
+        default_ownership(&self.settings, self.settings.fmask, 0o666, modified)
+    }
+
+    fn dir_default(&self) -> Ownership {
+        default_ownership(&self.settings, self.settings.dmask, 0o777, self.started)
+    }
+
+    fn keeps_metadata(&self) -> bool {
+        self.settings.metadata == MetadataMode::Posix
+    }
+
+    fn file_span(&self) -> Span {
+        Span { least: self.settings.freshness.file_min, most: self.settings.freshness.file_max }
+    }
+
+    fn dir_span(&self) -> Span {
+        Span { least: self.settings.freshness.dir_min, most: self.settings.freshness.dir_max }
+    }
+}
+
+fn default_ownership(settings: &FsSettings, mask: u32, all: u32, time: SystemTime) -> Ownership {
+    Ownership { mode: all & !mask, uid: settings.uid, gid: settings.gid, mtime: time, atime: time, ctime: time }
+}
+
+#[cfg(test)]
+mod tests;

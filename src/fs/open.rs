@@ -1,0 +1,187 @@
+//! open and release: close-to-open, and the last chance of a draft.
+//!
+//! Owns what an open asks of S3: nothing within a second of the last answer, else one request, which for a reader already
+//! brings the first bytes.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Filesystem;
+use super::commit::Scope;
+use super::handle::FileHandle;
+use super::reply::Opened;
+use crate::error::{Error, Result};
+use crate::inode::{FileState, Kind, Pin, Remains, Settled};
+use crate::store::GetReply;
+use crate::types::{Access, ByteRange, Fh, Ino, ObjectKey, OpenIntent, Version};
+
+/// A file up to this size comes whole with its open: one round trip for a small file.
+const WHOLE_MAX: u64 = 1 << 20;
+
+/// Of a larger one only this much comes with the open, in case it is read at random.
+const FIRST_BYTES: u64 = 256 << 10;
+
+/// Storage classes whose objects must be restored before they can be read (S3 User Guide, "Understanding and managing
+/// Amazon S3 storage classes").
+const ARCHIVED: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
+
+/// What an open asks S3.
+enum Question {
+    Nothing,
+    /// Somebody moves or removes the object: what is there shows when that is done.
+    Later(Settled),
+    Head,
+    FirstBytes(ObjectKey, ByteRange),
+}
+
+impl Filesystem {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `IsDirectory`, `ReadOnly`, `NotFound` when it is gone, `Archived`, and what S3 answers.
+    pub async fn open(self: &Arc<Self>, ino: Ino, intent: OpenIntent) -> Result<Opened> {
+        let pin = self.table.get(ino)?;
+        if pin.inode().kind() == Kind::Dir {
+            return Err(Error::IsDirectory);
+        }
+        if intent.writes() || intent.truncate {
+            self.refuse_read_only()?;
+        }
+        let first = self.check_open(&pin, intent).await?;
+        // The kernel says where the end is that a read stops at and that O_APPEND writes to. When it does not know of the bytes
+        // found just now, this makes it look the name up again, and then open it, before anybody learns of it (open(2)
+        // handles ESTALE so).
+        if !intent.truncate && !pin.inode().kernel_knows_size() {
+            return Err(Error::Stale);
+        }
+        self.finish_open(pin, intent, first).await
+    }
+
+    pub(super) async fn open_pinned(self: &Arc<Self>, pin: Pin, intent: OpenIntent) -> Result<Opened> {
+        let first = self.check_open(&pin, intent).await?;
+        self.finish_open(pin, intent, first).await
+    }
+
+    async fn finish_open(
+        self: &Arc<Self>,
+        pin: Pin,
+        intent: OpenIntent,
+        first: Option<(ObjectKey, Version, GetReply)>,
+    ) -> Result<Opened> {
+        if intent.truncate {
+            self.begin_replace(&pin).await?;
+        }
+        let (fh, handle, keep_cache) = self.add_file_handle(pin, intent);
+        if let Some((key, version, reply)) = first {
+            let reader = self.transfer.reader(key.clone(), version.clone());
+            reader.adopt(reply);
+            handle.keep_reader(key, version, reader);
+        }
+        Ok(Opened { fh, keep_cache })
+    }
+
+    fn question(&self, pin: &Pin, intent: OpenIntent) -> Result<Question> {
+        // The key first: the table's lock comes before an inode's.
+        let key = self.table.key_of(pin.ino());
+        let data = pin.inode().lock();
+        let state = data.file()?;
+        if let FileState::Moving(_, settled) = state {
+            return Ok(Question::Later(settled.clone()));
+        }
+        if matches!(state, FileState::Unlinked(_) | FileState::Removed) && data.opens.all == 0 {
+            // Its bytes were kept for nobody. The kernel looks the name up again.
+            return Err(Error::Stale);
+        }
+        let archived = data
+            .attributes
+            .as_ref()
+            .and_then(|attributes| attributes.storage_class.as_deref())
+            .is_some_and(|class| ARCHIVED.contains(&class));
+        // A change must be based on what is there now, or its commit is a conflict: even a second is too long to believe.
+        let changes = intent.writes() && !intent.truncate && data.opens.all == 0;
+        let believed = data.belief.is_fresh_for_open(Instant::now(), self.file_span()) && !archived && !changes;
+        if state.is_local() || believed {
+            return Ok(Question::Nothing);
+        }
+        let key = key?;
+        let size = state.size();
+        if intent.access == Access::Write || intent.truncate || size == 0 {
+            return Ok(Question::Head);
+        }
+        let first = if size <= WHOLE_MAX { size } else { FIRST_BYTES };
+        Ok(Question::FirstBytes(key, ByteRange::at(0, first)))
+    }
+
+    /// Close-to-open: compares the file with S3, for a reader together with its first bytes.
+    async fn check_open(
+        self: &Arc<Self>,
+        pin: &Pin,
+        intent: OpenIntent,
+    ) -> Result<Option<(ObjectKey, Version, GetReply)>> {
+        let (key, range) = loop {
+            match self.question(pin, intent)? {
+                Question::Nothing => return Ok(None),
+                Question::Later(settled) => drop(settled.wait().await),
+                Question::Head => {
+                    self.revalidate(pin).await.map_err(gone_is_not_found)?;
+                    return Ok(None);
+                }
+                Question::FirstBytes(key, range) => break (key, range),
+            }
+        };
+        let asked = Instant::now();
+        match self.store.get(&key, Some(range), None).await {
+            Ok(reply) => {
+                let version = reply.info.version.clone();
+                let attributes = Some(Arc::new(reply.info.attributes.clone()));
+                self.note_version(&mut pin.inode().lock(), (version.clone(), attributes), asked)?;
+                Ok(Some((key, version, reply)))
+            }
+            // It shrank to nothing, or went: HEAD tells.
+            Err(Error::RangeNotSatisfiable | Error::NotFound) => {
+                self.revalidate(pin).await.map_err(gone_is_not_found)?;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The last handle's way out commits what no flush has committed. Its error has no reader: it is logged, and the draft is kept.
+    ///
+    /// # Errors
+    /// `BadHandle`; what a commit gives, for the log.
+    pub async fn release(self: &Arc<Self>, fh: Fh) -> Result<()> {
+        let handle = self.take_file_handle(fh)?;
+        let outcome = match Self::count_out(&handle) {
+            true => self.commit(handle.pin.inode(), Scope::Everything).await,
+            false => Ok(()),
+        };
+        let last = Self::close_out(&handle)?;
+        if last {
+            self.finish_unlinked(&handle).await;
+        }
+        outcome
+    }
+
+    /// The object of an unlinked file goes with its last handle.
+    async fn finish_unlinked(&self, handle: &FileHandle) {
+        let object = {
+            let data = handle.pin.inode().lock();
+            match data.file() {
+                Ok(FileState::Unlinked(Remains::Object(object))) => Some(object.clone()),
+                _ => None,
+            }
+        };
+        if let Some(object) = object {
+            self.remove_remains(handle.pin.ino(), &object).await;
+        }
+    }
+}
+
+/// open(2) of a name whose file went away says ENOENT, not ESTALE.
+fn gone_is_not_found(error: Error) -> Error {
+    match error {
+        Error::Stale => Error::NotFound,
+        other => other,
+    }
+}

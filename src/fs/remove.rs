@@ -1,0 +1,199 @@
+//! unlink and rmdir: names that go.
+//!
+//! Owns what becomes of a file that is still open: its bytes are brought here first if they are few, else its object waits,
+//! hidden, for the last handle. A directory that is emptied here stays until rmdir.
+
+use std::sync::Arc;
+
+use super::Filesystem;
+use crate::error::{Error, Result};
+use crate::inode::{Clean, FileState, Inode, Kind, Located, Owned, Pin, Prior, Remains};
+use crate::store::ListRequest;
+use crate::types::{DirPrefix, Ino, Name, ObjectKey};
+
+/// An open file up to this size is brought to the local disk when its name goes: its object can then go at once.
+const PRESERVE_MAX: u64 = 64 << 20;
+
+impl Filesystem {
+    /// Removes a file's name. Open handles go on working.
+    ///
+    /// # Errors
+    /// `NotFound`, `IsDirectory`, `ReadOnly`, and what S3 answers: then nothing was changed.
+    pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
+        self.refuse_read_only()?;
+        let name = Name::parse(name)?;
+        let _passage = self.table.pass(&[parent]).await;
+        let pin = self.resolve(parent, &name).await?;
+        if pin.inode().kind() == Kind::Dir {
+            return Err(Error::IsDirectory);
+        }
+        let owned = pin.inode().own().await?;
+        let key = self.table.key_of(pin.ino())?;
+        let version = self.object_of(owned.inode(), owned.prior()?, &key).await?;
+        let object = version.map(|version| Located { key, version });
+        let remains = self.preserve(owned.inode(), owned.prior()?, object.as_ref()).await?;
+        let waits = matches!(remains, Remains::Object(_));
+        if let Some(object) = &object
+            && !waits
+        {
+            self.store.delete(&object.key, None).await?;
+        }
+        self.finish_unlink(owned, &pin, remains, (parent, &name))
+    }
+
+    fn finish_unlink(&self, owned: Owned, pin: &Pin, remains: Remains, at: (Ino, &Name)) -> Result<()> {
+        let (parent, name) = at;
+        let waits = matches!(remains, Remains::Object(_));
+        owned.unlinked(remains)?;
+        self.table.detach(pin.ino());
+        self.note_name(parent, name, None);
+        let dir = self.table.get(parent)?;
+        let mut data = dir.inode().lock();
+        let body = data.dir()?;
+        body.held = true;
+        if waits {
+            body.names.hide(name, pin.ino());
+        }
+        Ok(())
+    }
+
+    /// What open handles go on reading once the name is gone.
+    pub(super) async fn preserve(
+        &self,
+        inode: &Arc<Inode>,
+        prior: &Prior,
+        object: Option<&Located>,
+    ) -> Result<Remains> {
+        let is_open = inode.lock().opens.all > 0;
+        let (staged, version) = match prior {
+            Prior::Dirty(draft) => (Some(draft.staged.clone()), None),
+            Prior::Clean(Clean { local, version }) => (local.clone(), Some(version)),
+        };
+        match (staged, version) {
+            (Some(staged), _) => {
+                if let (Some(object), true) = (object, is_open && !staged.is_complete()) {
+                    self.hydrate_all(object, &staged).await?;
+                }
+                Ok(Remains::Staged { staged, base: None })
+            }
+            (None, Some(version)) if is_open && version.size > PRESERVE_MAX => {
+                object.cloned().map(Remains::Object).ok_or(Error::Internal("a clean file has no object"))
+            }
+            (None, Some(version)) => {
+                let staged = Arc::new(self.stage.over(version.size)?);
+                if let (Some(object), true) = (object, is_open) {
+                    self.hydrate_all(object, &staged).await?;
+                }
+                Ok(Remains::Staged { staged, base: None })
+            }
+            (None, None) => Err(Error::Internal("a file has neither bytes nor an object")),
+        }
+    }
+
+    /// Deletes the object that an unlinked file was still read from, unless the name is in use again.
+    pub(super) async fn remove_remains(&self, ino: Ino, object: &Located) {
+        let hidden = self.hidden_place(ino, &object.key);
+        let Some((parent, name)) = hidden else { return };
+        match self.store.delete(&object.key, Some(&object.version.etag)).await {
+            Ok(()) => {}
+            // Replaced by somebody else meanwhile: theirs stays.
+            Err(Error::PreconditionFailed | Error::NotFound) => {}
+            Err(error) => tracing::error!(key = %object.key, %error, "an unlinked file's object could not be deleted"),
+        }
+        if let Ok(dir) = self.table.get(parent)
+            && let Ok(body) = dir.inode().lock().dir()
+        {
+            body.names.unhide(&name, ino);
+        }
+    }
+
+    /// Where the inode's name is hidden, if it still is: a name that was made anew is not.
+    fn hidden_place(&self, ino: Ino, key: &ObjectKey) -> Option<(Ino, Name)> {
+        let name = Name::from_key_segment(key.as_str().rsplit('/').next()?)?;
+        self.table.all().into_iter().filter(|inode| inode.kind() == Kind::Dir).find_map(|dir| {
+            let mut data = dir.lock();
+            let hidden = data.dir().ok()?.names.hidden(&name);
+            (hidden == Some(ino)).then(|| (dir.ino(), name.clone()))
+        })
+    }
+
+    /// Unlinked files whose objects wait for their last handle are brought to the local disk, and their objects go: the
+    /// directory that hides them, or their name, is about to be something else.
+    pub(super) async fn bring_waiting(&self, waiting: &[Ino]) -> Result<()> {
+        for ino in waiting {
+            let Ok(pin) = self.table.get(*ino) else { continue };
+            let object = match pin.inode().lock().file()? {
+                FileState::Unlinked(Remains::Object(object)) => object.clone(),
+                _ => continue,
+            };
+            self.preserve_unlinked(pin.inode(), object).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes an empty directory and its marker.
+    ///
+    /// # Errors
+    /// `NotEmpty`, `HiddenKeys`, `NotDirectory`, `NotFound`, `ReadOnly`, and what S3 answers.
+    pub async fn rmdir(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
+        self.refuse_read_only()?;
+        let name = Name::parse(name)?;
+        let _passage = self.table.pass(&[parent]).await;
+        let pin = self.resolve(parent, &name).await?;
+        if pin.inode().kind() != Kind::Dir {
+            return Err(Error::NotDirectory);
+        }
+        let _closed = self.table.close_below(pin.ino()).await;
+        let prefix = self.table.prefix_of(pin.ino())?;
+        let has_marker = self.refuse_full(&pin, &prefix).await?;
+        let waiting = pin.inode().lock().dir()?.names.all_hidden();
+        self.bring_waiting(&waiting).await?;
+        if let (true, Some(marker)) = (has_marker, prefix.marker()) {
+            self.store.delete(&marker, None).await?;
+        }
+        pin.inode().lock().dir()?.held = false;
+        self.table.detach(pin.ino());
+        self.note_name(parent, &name, None);
+        let dir = self.table.get(parent)?;
+        dir.inode().lock().dir()?.held = true;
+        Ok(())
+    }
+
+    /// `NotEmpty` unless nothing stands in the directory, neither here nor in S3. True when it has a marker.
+    pub(super) async fn refuse_full(self: &Arc<Self>, pin: &Pin, prefix: &DirPrefix) -> Result<bool> {
+        if self.table.children(pin.ino()).iter().any(|(_, child)| child.lock().is_local()) {
+            return Err(Error::NotEmpty);
+        }
+        let marker = prefix.marker();
+        let mut request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 3, ..ListRequest::default() };
+        let mut has_marker = false;
+        loop {
+            let page = self.store.list(request.clone()).await?;
+            for object in &page.objects {
+                let rest = &object.key.as_str()[prefix.as_str().len()..];
+                let first = rest.split('/').next().unwrap_or_default();
+                if marker.as_ref() == Some(&object.key) {
+                    has_marker = true;
+                } else if let Some(name) = Name::from_key_segment(first) {
+                    if rest.contains('/') || !pin.inode().lock().dir()?.names.is_hidden(&name) {
+                        return Err(Error::NotEmpty);
+                    }
+                } else {
+                    return Err(Error::HiddenKeys(prefix.as_str().to_owned()));
+                }
+            }
+            match page.next {
+                Some(token) => request.continuation = Some(token),
+                None => return Ok(has_marker),
+            }
+        }
+    }
+}
+
+/// The object that stands in S3 for a file.
+pub(super) fn object_of(prior: &Prior) -> Option<crate::types::Version> {
+    match prior {
+        Prior::Clean(clean) => Some(clean.version.clone()),
+        Prior::Dirty(draft) => draft.origin.object().cloned(),
+    }
+}

@@ -1,0 +1,223 @@
+//! rename of files, and the way into the rename of directories.
+//!
+//! Owns the order of the two steps that S3 needs: a copy guarded by the source's ETag, then a delete guarded by the same; a draft
+//! that S3 has never seen is renamed here alone.
+
+use std::sync::Arc;
+
+use super::Filesystem;
+use super::remove::object_of;
+use crate::error::{Error, Result};
+use crate::inode::{Clean, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
+use crate::store::CopyAttributes;
+use crate::types::{Expect, Ino, Name, ObjectKey, Version};
+
+/// What to do about a target that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RenameMode {
+    /// rename(2): it is replaced.
+    Replace,
+    /// `RENAME_NOREPLACE`: `AlreadyExists`.
+    NoReplace,
+}
+
+/// A name in a directory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    pub parent: Ino,
+    pub name: &'a Name,
+}
+
+impl Filesystem {
+    /// Moves a name.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists` with `NoReplace`, `IsDirectory`, `NotDirectory`, `NotEmpty`, `IntoItself`, `CrossDevice` for a
+    /// directory of too many objects, `Stale` when the source was replaced in S3 meanwhile, and what S3 answers.
+    pub async fn rename(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &[u8],
+        new_parent: Ino,
+        new_name: &[u8],
+        mode: RenameMode,
+    ) -> Result<()> {
+        self.refuse_read_only()?;
+        let (name, new_name) = (Name::parse(name)?, Name::parse(new_name)?);
+        let (from, to) = (At { parent, name: &name }, At { parent: new_parent, name: &new_name });
+        let _passage = self.table.pass(&[parent, new_parent]).await;
+        let source = self.resolve(parent, &name).await?;
+        let target = match self.resolve(new_parent, &new_name).await {
+            Ok(target) => Some(target),
+            Err(Error::NotFound) => None,
+            Err(error) => return Err(error),
+        };
+        match &target {
+            Some(target) if target.ino() == source.ino() => return Ok(()),
+            Some(_) if mode == RenameMode::NoReplace => return Err(Error::AlreadyExists),
+            _ => {}
+        }
+        match (source.inode().kind(), target.as_ref().map(|target| target.inode().kind())) {
+            (Kind::Dir, Some(Kind::File)) => Err(Error::NotDirectory),
+            (Kind::File, Some(Kind::Dir)) => Err(Error::IsDirectory),
+            (Kind::Dir, _) => self.rename_dir(&source, target.as_ref(), from, to).await,
+            (Kind::File, _) => self.rename_file(&source, target.as_ref(), from, to, mode).await,
+        }
+    }
+
+    async fn rename_file(
+        self: &Arc<Self>,
+        source: &Pin,
+        target: Option<&Pin>,
+        from: At<'_>,
+        to: At<'_>,
+        mode: RenameMode,
+    ) -> Result<()> {
+        let (owned, replaced) = own_both(source.inode(), target.map(Pin::inode)).await?;
+        let from_key = self.table.key_of(source.ino())?;
+        let to_key = self.table.prefix_of(to.parent)?.file(to.name)?;
+        let there = replaced.as_ref().map(Owned::prior).transpose()?.and_then(object_of);
+        let remains = match &replaced {
+            Some(replaced) => {
+                let object = there.clone().map(|version| Located { key: to_key.clone(), version });
+                Some(self.preserve(replaced.inode(), replaced.prior()?, object.as_ref()).await?)
+            }
+            None => None,
+        };
+        let object = self.object_of(source.inode(), owned.prior()?, &from_key).await?;
+        let listed = match owned.prior()?.clone() {
+            Prior::Dirty(_) if object.is_none() => {
+                let origin = match (mode, there) {
+                    (RenameMode::NoReplace, None) => Origin::Created { exclusive: false },
+                    (_, there) => Origin::Replaced(there),
+                };
+                owned.reopen(origin)?;
+                None
+            }
+            prior => {
+                let version = object.ok_or(Error::Internal("a file to be moved has no object"))?;
+                let known = source.inode().lock().attributes.clone();
+                let kept = known.map(|known| CopyAttributes::Keep { storage_class: known.storage_class.clone() });
+                let moved = self.move_object((&from_key, &version, kept), &to_key, mode, there.is_some()).await;
+                let moved = match moved {
+                    Ok(moved) => moved,
+                    Err(error) => {
+                        self.doubt_both(&owned, replaced.as_ref(), to)?;
+                        return Err(error);
+                    }
+                };
+                settle_moved(owned, prior, moved.clone())?;
+                Some(Listed { kind: Kind::File, version: Some(moved) })
+            }
+        };
+        if let (Some(replaced), Some(remains)) = (replaced, remains) {
+            replaced.unlinked(remains)?;
+        }
+        self.table.rename(source.ino(), to.parent, to.name)?;
+        self.note_moved(from, to, listed)
+    }
+
+    /// The names on both sides are known to have changed.
+    pub(super) fn note_moved(&self, from: At<'_>, to: At<'_>, listed: Option<Listed>) -> Result<()> {
+        self.note_name(from.parent, from.name, None);
+        self.note_name(to.parent, to.name, listed);
+        let left = self.table.get_plain(from.parent)?;
+        left.lock().dir()?.held = true;
+        Ok(())
+    }
+
+    /// Copies and deletes, or asks the bucket to rename where it can. The source comes with what is known of its attributes.
+    async fn move_object(
+        &self,
+        (from, version, kept): (&ObjectKey, &Version, Option<CopyAttributes>),
+        to: &ObjectKey,
+        mode: RenameMode,
+        replaces: bool,
+    ) -> Result<Version> {
+        let expect = match mode {
+            RenameMode::Replace => Expect::Any,
+            RenameMode::NoReplace => Expect::Absent,
+        };
+        if self.store.capabilities().rename {
+            self.store.rename(from, &version.etag, to, &expect).await?;
+            return Ok(version.clone());
+        }
+        let moved = match self.transfer.copy(from, version, to, kept, &expect).await {
+            Ok(moved) => moved,
+            Err(Error::PreconditionFailed) if mode == RenameMode::NoReplace && self.store.head(to).await.is_ok() => {
+                return Err(Error::AlreadyExists);
+            }
+            Err(Error::PreconditionFailed) => return Err(Error::Stale),
+            Err(error) => return Err(error),
+        };
+        match self.store.delete(from, Some(&version.etag)).await {
+            Ok(()) | Err(Error::NotFound) => Ok(moved),
+            Err(Error::PreconditionFailed) => {
+                tracing::warn!(%from, %to, "the source of a rename was replaced by another writer; the new one stays");
+                Ok(moved)
+            }
+            Err(error) => self.source_stays((from, version), (to, moved), replaces, error).await,
+        }
+    }
+
+    /// The delete of a move failed. One without an answer may have been done, or be done yet: the copy is then perhaps all
+    /// that is left, and is never taken back.
+    async fn source_stays(
+        &self,
+        (from, version): (&ObjectKey, &Version),
+        (to, moved): (&ObjectKey, Version),
+        replaces: bool,
+        error: Error,
+    ) -> Result<Version> {
+        if error.is_transient() {
+            return match self.store.head(from).await {
+                Err(Error::NotFound) => Ok(moved),
+                Ok(info) if info.version.etag != version.etag => Ok(moved),
+                _ => Err(error),
+            };
+        }
+        if !replaces && let Err(undo) = self.store.delete(to, Some(&moved.etag)).await {
+            tracing::error!(%to, error = %undo, "the copy of a rename that failed could not be removed");
+        }
+        Err(error)
+    }
+
+    /// A move that failed may have been done in part: what is there is asked of S3 again.
+    fn doubt_both(&self, source: &Owned, replaced: Option<&Owned>, to: At<'_>) -> Result<()> {
+        for owned in [Some(source), replaced].into_iter().flatten() {
+            owned.inode().lock().belief.forget();
+        }
+        let dir = self.table.get_plain(to.parent)?;
+        let mut data = dir.lock();
+        let names = &mut data.dir()?.names;
+        names.forget_listing();
+        names.note_found(to.name);
+        Ok(())
+    }
+}
+
+/// The file stands for its object at the new place.
+pub(super) fn settle_moved(owned: Owned, prior: Prior, moved: Version) -> Result<()> {
+    match prior {
+        Prior::Clean(Clean { local, .. }) => owned.settle_clean(Clean { version: moved, local }, |_| {}),
+        Prior::Dirty(draft) => {
+            let origin = draft.moved_origin(moved);
+            owned.reopen(origin)
+        }
+    }
+}
+
+/// Two files at once, in the order of their numbers, so that two renames can't wait for each other.
+async fn own_both(source: &Arc<Inode>, target: Option<&Arc<Inode>>) -> Result<(Owned, Option<Owned>)> {
+    match target {
+        None => Ok((source.own().await?, None)),
+        Some(target) if target.ino() < source.ino() => {
+            let target = target.own().await?;
+            Ok((source.own().await?, Some(target)))
+        }
+        Some(target) => {
+            let source = source.own().await?;
+            Ok((source, Some(target.own().await?)))
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! rename of a directory: every object below it is copied, then deleted, while nothing below it may change.
+//!
+//! Owns what is refused before anything is touched (too many objects, keys that can't be shown, names that get too long), the
+//! undoing of copies when one of them fails, and what inodes below stand for afterwards.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use futures_util::{StreamExt, stream};
+
+use super::Filesystem;
+use super::create::empty;
+use super::remove::object_of;
+use super::rename::{At, settle_moved};
+use crate::error::{Error, Result};
+use crate::inode::{Body, FileState, Kind, Listed, Owned, Pin, Remains};
+use crate::store::{Attributes, CopyAttributes, ListRequest, ListedObject};
+use crate::types::{DirPrefix, Expect, KEY_MAX, Name, ObjectKey, Version};
+
+/// One object on its way.
+#[derive(Clone)]
+struct Move {
+    from: ObjectKey,
+    to: ObjectKey,
+    version: Version,
+    storage_class: Option<String>,
+}
+
+impl Filesystem {
+    pub(super) async fn rename_dir(
+        self: &Arc<Self>,
+        source: &Pin,
+        target: Option<&Pin>,
+        from: At<'_>,
+        to: At<'_>,
+    ) -> Result<()> {
+        if self.table.is_at_or_below(to.parent, source.ino()) {
+            return Err(Error::IntoItself);
+        }
+        if let Some(target) = target {
+            let prefix = self.table.prefix_of(target.ino())?;
+            self.refuse_full(target, &prefix).await?;
+        }
+        let _closed = self.table.close_below(source.ino()).await;
+        let old = self.table.prefix_of(source.ino())?;
+        let new = self.table.prefix_of(to.parent)?.dir(to.name)?;
+        let moves = self.plan_moves(&old, &new).await?;
+        let owned = self.own_below(source).await?;
+        let moved = self.copy_all(&moves, target.and_then(|_| new.marker())).await?;
+        if moves.is_empty()
+            && let Some(marker) = new.marker()
+        {
+            self.store.put(&marker, empty(), &Attributes::default(), &Expect::Any).await?;
+        }
+        let deleted = self.delete_all(&moves).await;
+        for owned in owned {
+            self.settle_below(owned, &moved)?;
+        }
+        self.table.rename(source.ino(), to.parent, to.name)?;
+        self.forget_listings(source);
+        self.note_moved(from, to, Some(Listed { kind: Kind::Dir, version: None }))?;
+        deleted
+    }
+
+    /// Every object to move, or why none is.
+    async fn plan_moves(&self, old: &DirPrefix, new: &DirPrefix) -> Result<Vec<Move>> {
+        let waiting = self.waiting_objects();
+        let mut moves = Vec::new();
+        let mut request = ListRequest { prefix: old.as_str().to_owned(), ..ListRequest::default() };
+        loop {
+            let page = self.store.list(request.clone()).await?;
+            for ListedObject { key, version, storage_class } in page.objects {
+                if waiting.contains(&key) {
+                    continue;
+                }
+                let rest = &key.as_str()[old.as_str().len()..];
+                if !is_a_path(rest) {
+                    return Err(Error::HiddenKeys(old.as_str().to_owned()));
+                }
+                let to = format!("{}{rest}", new.as_str());
+                if to.len() > KEY_MAX {
+                    return Err(Error::NameTooLong);
+                }
+                moves.push(Move { to: ObjectKey::from_store(to), from: key, version, storage_class });
+            }
+            if moves.len() as u64 > self.settings.rename_dir_limit {
+                return Err(Error::CrossDevice);
+            }
+            match page.next {
+                Some(token) => request.continuation = Some(token),
+                None => return Ok(moves),
+            }
+        }
+    }
+
+    /// Objects of unlinked files that wait for their last handle: they stay where they are.
+    fn waiting_objects(&self) -> HashSet<ObjectKey> {
+        let key = |inode: &Arc<crate::inode::Inode>| match &inode.lock().body {
+            Body::File(FileState::Unlinked(Remains::Object(object))) => Some(object.key.clone()),
+            _ => None,
+        };
+        self.table.all().iter().filter_map(key).collect()
+    }
+
+    /// Nobody passes the gate now, so nobody else owns what is below.
+    async fn own_below(&self, source: &Pin) -> Result<Vec<Owned>> {
+        let mut files = self.table.below(source.ino());
+        files.retain(|inode| inode.kind() == Kind::File);
+        files.sort_by_key(|inode| inode.ino());
+        let mut owned = Vec::new();
+        for file in files {
+            match file.own().await {
+                Ok(file) => owned.push(file),
+                Err(Error::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(owned)
+    }
+
+    /// Copies all, or leaves no copy. After a failure no copy is begun, but those under way are waited for: one that was
+    /// dropped could still be made. `stays` is the marker of an empty directory that was there before.
+    async fn copy_all(&self, moves: &[Move], stays: Option<ObjectKey>) -> Result<HashMap<ObjectKey, Version>> {
+        let failed = AtomicBool::new(false);
+        let stop = &failed;
+        let work = moves.iter().cloned().map(|step| async move {
+            if stop.load(Ordering::Relaxed) {
+                return None;
+            }
+            let copied = self.copy_one(&step).await;
+            stop.fetch_or(copied.is_err(), Ordering::Relaxed);
+            Some((step, copied))
+        });
+        let results: Vec<Option<(Move, Result<Version>)>> =
+            stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1)).collect().await;
+        let mut made = Vec::new();
+        let mut failure = None;
+        for (step, copied) in results.into_iter().flatten() {
+            match copied {
+                Ok(version) => made.push((step, version)),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let Some(error) = failure else {
+            return Ok(made.into_iter().map(|(step, version)| (step.from, version)).collect());
+        };
+        for (Move { to, .. }, version) in made.into_iter().filter(|(step, _)| Some(&step.to) != stays.as_ref()) {
+            if let Err(undo) = self.store.delete(&to, Some(&version.etag)).await {
+                tracing::error!(key = %to, error = %undo, "the copy of a rename that failed could not be removed");
+            }
+        }
+        Err(match error {
+            Error::PreconditionFailed | Error::NotFound => Error::Stale,
+            other => other,
+        })
+    }
+
+    /// A directory's marker is made anew: some stores keep markers as directories, and copy none. Others are copied.
+    async fn copy_one(&self, step: &Move) -> Result<Version> {
+        if step.from.as_str().ends_with('/') && step.version.size == 0 {
+            let attributes = self.store.head(&step.from).await?.attributes;
+            return self.store.put(&step.to, empty(), &attributes, &Expect::Any).await;
+        }
+        let kept = Some(CopyAttributes::Keep { storage_class: step.storage_class.clone() });
+        self.transfer.copy(&step.from, &step.version, &step.to, kept, &Expect::Any).await
+    }
+
+    /// Deletes the sources, each only if it is what was copied.
+    async fn delete_all(&self, moves: &[Move]) -> Result<()> {
+        let work = moves.iter().cloned().map(|step| async move {
+            match self.store.delete(&step.from, Some(&step.version.etag)).await {
+                Ok(()) | Err(Error::NotFound) => Ok(()),
+                Err(Error::PreconditionFailed) => {
+                    tracing::warn!(key = %step.from, "replaced by another writer during a rename; the new one stays");
+                    Ok(())
+                }
+                Err(error) => {
+                    tracing::error!(key = %step.from, %error, "the source of a rename could not be removed");
+                    Err(error)
+                }
+            }
+        });
+        let results: Vec<Result<()>> =
+            stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1)).collect().await;
+        results.into_iter().collect()
+    }
+
+    /// What a file below stands for now.
+    fn settle_below(&self, owned: Owned, moved: &HashMap<ObjectKey, Version>) -> Result<()> {
+        let prior = owned.prior()?.clone();
+        let key = self.table.key_of(owned.inode().ino())?;
+        match (object_of(&prior), moved.get(&key)) {
+            (Some(_), Some(version)) => settle_moved(owned, prior, version.clone()),
+            // Never in S3, or gone from there: dropping gives it back as it was, and the next question is asked of S3.
+            _ => {
+                owned.inode().lock().belief.forget();
+                Ok(())
+            }
+        }
+    }
+
+    /// Versions below may have changed: a copy of a multipart object has another ETag.
+    fn forget_listings(&self, source: &Pin) {
+        let below = self.table.below(source.ino());
+        for inode in below.iter().chain([source.inode()]) {
+            if let Ok(dir) = inode.lock().dir() {
+                dir.names.forget_listing();
+            }
+        }
+    }
+}
+
+/// True when every segment of a key below a directory can be shown. The empty rest is the directory's own marker.
+fn is_a_path(rest: &str) -> bool {
+    let inner = rest.strip_suffix('/').unwrap_or(rest);
+    rest.is_empty() || inner.split('/').all(|segment| Name::from_key_segment(segment).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_a_path;
+
+    #[test]
+    fn only_keys_that_can_be_shown_may_move() {
+        for good in ["", "a", "a/", "a/b", "a/b/"] {
+            assert!(is_a_path(good), "{good:?}");
+        }
+        for bad in ["/", "/a", "a//b", "a//", ".", "a/../b", "a/\0"] {
+            assert!(!is_a_path(bad), "{bad:?}");
+        }
+    }
+}

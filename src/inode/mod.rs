@@ -1,0 +1,22 @@
+//! Names, numbers, lookup counts, attributes, freshness, and the state machine of each file.
+//!
+//! Owns everything the mount remembers of the tree, in memory, behind short locks. Knows nothing of requests to S3, of
+//! transfers or of the kernel: it is told what S3 said, and asked what may be done.
+
+mod attr;
+mod freshness;
+mod gate;
+mod listing;
+mod node;
+mod posix;
+mod state;
+mod table;
+
+pub use attr::{Attr, Kind, Ownership, OwnershipChange};
+pub use freshness::{Belief, Span};
+pub use gate::{Closed, Passage};
+pub use listing::{DirNames, Known, Listed};
+pub use node::{Attempt, Body, DirBody, Inode, NodeData, Opens, Owned, Prior, WriteTicket, WriteTurn};
+pub use posix::{PERMISSION_BITS, StoredAttributes};
+pub use state::{Clean, Draft, Event, FileState, Located, Origin, Phase, Remains, Settled};
+pub use table::{InodeTable, Pin, Place};

@@ -1,0 +1,189 @@
+//! Modes, owners and times in object metadata: how they are read and written. Pure.
+//!
+//! Written under the keys that AWS tools use (FSx for Lustre User Guide, "POSIX metadata support for data repositories"):
+//! `file-permissions` (octal file type and mode, `0100644`), `file-owner`, `file-group` (decimal), `file-mtime`,
+//! `file-atime` (nanoseconds, ending in `ns`). The keys of s3fs (`mode` in decimal, `uid`, `gid`, `mtime`) and rclone (`mtime`)
+//! are read too, and brought up to date where an object has them, so that no reader sees a contradiction.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::attr::Kind;
+use crate::store::UserMetadata;
+
+const PERMISSIONS: &str = "file-permissions";
+const OWNER: &str = "file-owner";
+const GROUP: &str = "file-group";
+const MTIME: &str = "file-mtime";
+const ATIME: &str = "file-atime";
+const S3FS_MODE: &str = "mode";
+const S3FS_UID: &str = "uid";
+const S3FS_GID: &str = "gid";
+const S3FS_MTIME: &str = "mtime";
+
+/// Bits of a mode that chmod(2) sets.
+pub const PERMISSION_BITS: u32 = 0o7777;
+
+/// What an object's metadata says; `None` where it says nothing, or nothing that makes sense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoredAttributes {
+    /// Permission bits.
+    pub mode: Option<u32>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// Last modification.
+    pub mtime: Option<SystemTime>,
+    /// Last access, as it was last set.
+    pub atime: Option<SystemTime>,
+}
+
+impl StoredAttributes {
+    /// Reads them; the AWS keys go before those of s3fs and rclone.
+    pub fn read(metadata: &UserMetadata) -> Self {
+        let text = |key: &str| metadata.get(key).map(|value| value.trim());
+        let octal = |key| text(key).and_then(|value| u32::from_str_radix(value, 8).ok());
+        let decimal = |key| text(key).and_then(|value| value.parse::<u32>().ok());
+        StoredAttributes {
+            mode: octal(PERMISSIONS).or_else(|| decimal(S3FS_MODE)).map(|mode| mode & PERMISSION_BITS),
+            uid: decimal(OWNER).or_else(|| decimal(S3FS_UID)),
+            gid: decimal(GROUP).or_else(|| decimal(S3FS_GID)),
+            mtime: text(MTIME).and_then(parse_time).or_else(|| text(S3FS_MTIME).and_then(parse_time)),
+            atime: text(ATIME).and_then(parse_time),
+        }
+    }
+
+    /// Writes what is known into `metadata`.
+    pub fn write(&self, kind: Kind, metadata: &mut UserMetadata) {
+        if let Some(mode) = self.mode {
+            let full = kind.type_bits() | (mode & PERMISSION_BITS);
+            metadata.insert(PERMISSIONS.into(), format!("{full:07o}"));
+            refresh(metadata, S3FS_MODE, || full.to_string());
+        }
+        if let Some(uid) = self.uid {
+            metadata.insert(OWNER.into(), uid.to_string());
+            refresh(metadata, S3FS_UID, || uid.to_string());
+        }
+        if let Some(gid) = self.gid {
+            metadata.insert(GROUP.into(), gid.to_string());
+            refresh(metadata, S3FS_GID, || gid.to_string());
+        }
+        if let Some(mtime) = self.mtime {
+            metadata.insert(MTIME.into(), nanoseconds(mtime));
+            refresh(metadata, S3FS_MTIME, || seconds(mtime));
+        }
+        if let Some(atime) = self.atime {
+            metadata.insert(ATIME.into(), nanoseconds(atime));
+        } else if self.mtime.is_some() {
+            // The access time is that of the modification again.
+            metadata.remove(ATIME);
+        }
+    }
+}
+
+fn refresh(metadata: &mut UserMetadata, key: &str, value: impl FnOnce() -> String) {
+    if let Some(there) = metadata.get_mut(key) {
+        *there = value();
+    }
+}
+
+fn signed_nanoseconds(time: SystemTime) -> i128 {
+    match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_nanos() as i128,
+        Err(before) => -(before.duration().as_nanos() as i128),
+    }
+}
+
+fn nanoseconds(time: SystemTime) -> String {
+    format!("{}ns", signed_nanoseconds(time))
+}
+
+fn seconds(time: SystemTime) -> String {
+    let nanos = signed_nanoseconds(time);
+    format!("{}.{:09}", nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000))
+}
+
+/// `1595002920000000000ns` (AWS), `1595002920.5` (s3fs, rclone) or `1595002920`.
+fn parse_time(text: &str) -> Option<SystemTime> {
+    if let Some(nanos) = text.strip_suffix("ns") {
+        return from_nanoseconds(nanos.parse::<i64>().ok()?.into());
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let whole: i64 = whole.parse().ok()?;
+    if !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let digits: String = fraction.chars().chain("000000000".chars()).take(9).collect();
+    let nanos: i128 = digits.parse().ok()?;
+    from_nanoseconds(i128::from(whole) * 1_000_000_000 + nanos)
+}
+
+fn from_nanoseconds(nanos: i128) -> Option<SystemTime> {
+    let distance = Duration::from_nanos(u64::try_from(nanos.unsigned_abs()).ok()?);
+    if nanos >= 0 { UNIX_EPOCH.checked_add(distance) } else { UNIX_EPOCH.checked_sub(distance) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn metadata(pairs: &[(&str, &str)]) -> UserMetadata {
+        pairs.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect()
+    }
+
+    #[test]
+    fn the_keys_of_aws_tools_s3fs_and_rclone_are_read() {
+        let aws =
+            metadata(&[("file-permissions", "0100640"), ("file-owner", "7"), ("file-mtime", "1500000000000000001ns")]);
+        let read = StoredAttributes::read(&aws);
+        assert_eq!((read.mode, read.uid, read.gid), (Some(0o640), Some(7), None));
+        assert_eq!(read.mtime, Some(UNIX_EPOCH + Duration::new(1_500_000_000, 1)));
+        let s3fs = metadata(&[("mode", "33188"), ("uid", "5"), ("gid", "6"), ("mtime", "1500000000.25")]);
+        let read = StoredAttributes::read(&s3fs);
+        assert_eq!((read.mode, read.uid, read.gid), (Some(0o644), Some(5), Some(6)));
+        assert_eq!(read.mtime, Some(UNIX_EPOCH + Duration::new(1_500_000_000, 250_000_000)));
+    }
+
+    #[test]
+    fn nonsense_is_nothing() {
+        let bad =
+            metadata(&[("file-permissions", "rw"), ("file-owner", "-1"), ("file-mtime", "soonns"), ("mtime", "1.x")]);
+        assert_eq!(StoredAttributes::read(&bad), StoredAttributes::default());
+        let far = metadata(&[("file-mtime", "999999999999999999999999ns")]);
+        assert_eq!(StoredAttributes::read(&far).mtime, None);
+    }
+
+    #[test]
+    fn foreign_keys_are_brought_up_to_date_where_they_are() {
+        let mut both = metadata(&[("mode", "33188"), ("mtime", "1.5"), ("note", "kept")]);
+        let wanted = StoredAttributes {
+            mode: Some(0o600),
+            mtime: Some(UNIX_EPOCH + Duration::from_secs(9)),
+            ..Default::default()
+        };
+        wanted.write(Kind::File, &mut both);
+        assert_eq!(both["mode"], "33152");
+        assert_eq!(both["mtime"], "9.000000000");
+        assert_eq!(both["file-permissions"], "0100600");
+        assert_eq!(both["note"], "kept");
+        assert!(!both.contains_key("uid"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read_back(mode in 0u32..0o10000, uid: u32, gid: u32, nanos in -(1i64 << 60)..(1i64 << 60)) {
+            let time = from_nanoseconds(nanos.into());
+            let wanted = StoredAttributes { mode: Some(mode), uid: Some(uid), gid: Some(gid), mtime: time, atime: time };
+            let mut stored = UserMetadata::new();
+            wanted.write(Kind::Dir, &mut stored);
+            prop_assert_eq!(StoredAttributes::read(&stored), wanted);
+        }
+
+        #[test]
+        fn no_text_makes_it_panic(text in ".{0,40}") {
+            let _ = parse_time(&text);
+        }
+    }
+}

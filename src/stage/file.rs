@@ -1,0 +1,409 @@
+//! One staged file: sparse, with a map of which bytes are here and which are dirty.
+//!
+//! Owns the local data file and that map. One mutex covers the map *and* the local write that changes it:
+//! `fill_at` (base bytes arriving from afar) decides by the map what it may write, so a `write_at` between
+//! that decision and the write would be overwritten by older bytes. Reads take the mutex only to learn the
+//! size. The data file's length is always the file's size, so bytes beyond it are never seen again.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use rustix::fs::FallocateFlags;
+
+use super::ranges::RangeMap;
+use super::record::{self, Record};
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::types::ByteRange;
+
+/// Largest file size of Linux (`loff_t`).
+const SIZE_MAX: u64 = i64::MAX as u64;
+
+/// A file's bytes on the local disk. Removed with its record when dropped, unless [`StagedFile::keep`] was called.
+#[derive(Debug)]
+pub struct StagedFile {
+    file: Arc<File>,
+    /// Keeps the session's lock held, and its directory in place, as long as the file lives.
+    session: Arc<Session>,
+
+    data_path: PathBuf,
+    record_path: PathBuf,
+
+    kept: AtomicBool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    size: u64,
+    /// Bytes that are here; what is missing has to come from the base version.
+    present: RangeMap,
+    /// Bytes that differ from the base version.
+    dirty: RangeMap,
+    /// Something changed, perhaps only the size, since it was clean.
+    changed: bool,
+    /// Counts changes.
+    generation: u64,
+}
+
+impl State {
+    fn extent(&self) -> ByteRange {
+        ByteRange::new(0, self.size)
+    }
+
+    fn wrote(&mut self, range: ByteRange) {
+        self.present.insert(range);
+        self.dirty.insert(range);
+        self.touch();
+    }
+
+    fn touch(&mut self) {
+        self.changed = true;
+        self.generation += 1;
+    }
+}
+
+impl StagedFile {
+    /// A file over a base of `base_size` bytes, all of them missing.
+    pub(super) fn create(session: Arc<Session>, base_size: u64) -> Result<Self> {
+        let (file, data_path, record_path) = session.new_data_file()?;
+        let state = State { size: base_size, ..State::default() };
+        let staged = StagedFile {
+            file: Arc::new(file),
+            session,
+            data_path,
+            record_path,
+            kept: AtomicBool::new(false),
+            state: Mutex::new(state),
+        };
+        staged.set_len(base_size)?;
+        Ok(staged)
+    }
+
+    /// Size in bytes.
+    pub fn size(&self) -> u64 {
+        self.state().size
+    }
+
+    /// Up to `len` bytes from `offset`, fewer at the end of the file. The caller has made sure that they are here:
+    /// missing ones read as zeros.
+    ///
+    /// # Errors
+    /// What pread(2) gives.
+    pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
+        let size = self.size();
+        let len = size.saturating_sub(offset).min(len as u64) as usize;
+        if len == 0 {
+            return Ok(Bytes::new());
+        }
+        let mut bytes: Vec<u8> = Vec::with_capacity(len);
+        while bytes.len() < len {
+            let at = offset + bytes.len() as u64;
+            match rustix::io::pread(&*self.file, rustix::buffer::spare_capacity(&mut bytes), at) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(rustix::io::Errno::INTR) => {}
+                Err(err) => return Err(Error::local("reading a staged file", err.into())),
+            }
+        }
+        // The allocator may have given more room than was asked for.
+        bytes.truncate(len);
+        Ok(bytes.into())
+    }
+
+    /// Writes bytes of a program. A gap between the old end and `offset` reads as zeros.
+    ///
+    /// # Errors
+    /// `StageFull` when the disk is full, `FileTooLarge` past what Linux allows. The size is then as before, and
+    /// nothing that was missing counts as here.
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let range = checked_range(offset, data.len() as u64)?;
+        let mut state = self.state();
+        let (written, result) = self.write_all(offset, data);
+        if let Err(err) = result {
+            // What was here and was overwritten has changed, whatever the caller is told.
+            for changed in state.present.within(ByteRange::at(offset, written)) {
+                state.wrote(changed);
+            }
+            if range.end > state.size {
+                self.set_len(state.size)?;
+            }
+            self.give_back(&state, ByteRange::at(offset, written));
+            return Err(err);
+        }
+        // From the old end on, when that lies before: the gap is zeros, and as new as the bytes after it.
+        let from = range.start.min(state.size);
+        state.size = state.size.max(range.end);
+        state.wrote(ByteRange::new(from, range.end));
+        Ok(())
+    }
+
+    /// Writes bytes of the base version, only where they are still missing.
+    ///
+    /// # Errors
+    /// `StageFull` and what pwrite(2) gives; what could not be written stays missing.
+    pub fn fill_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        let mut state = self.state();
+        let range = ByteRange::at(offset, data.len() as u64).intersect(state.extent());
+        for gap in state.present.missing(range) {
+            let (from, to) = ((gap.start - offset) as usize, (gap.end - offset) as usize);
+            let (written, result) = self.write_all(gap.start, &data[from..to]);
+            result.inspect_err(|_| self.give_back(&state, ByteRange::at(gap.start, written)))?;
+            state.present.insert(gap);
+        }
+        Ok(())
+    }
+
+    /// Cuts or extends the file. New bytes are zeros; cut ones never come back.
+    ///
+    /// # Errors
+    /// `FileTooLarge` past what Linux allows, else what ftruncate(2) gives.
+    pub fn set_size(&self, size: u64) -> Result<()> {
+        checked_range(0, size)?;
+        let mut state = self.state();
+        if size == state.size {
+            return Ok(());
+        }
+        self.set_len(size)?;
+        self.resized(&mut state, size);
+        Ok(())
+    }
+
+    /// Reserves disk space for `range`; without `keep_size` the file grows to its end. Content stays as it is.
+    /// A file system that can't reserve is no error.
+    ///
+    /// # Errors
+    /// `StageFull`, `FileTooLarge`, `InvalidArgument` for an empty range.
+    pub fn allocate(&self, range: ByteRange, keep_size: bool) -> Result<()> {
+        let range = nonempty(range)?;
+        let mut state = self.state();
+        self.reserve(range)?;
+        if !keep_size && range.end > state.size {
+            self.set_len(range.end)?;
+            self.resized(&mut state, range.end);
+        }
+        Ok(())
+    }
+
+    /// Makes a hole: the bytes of `range` within the file read as zeros, the size stays.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an empty range, else what the local file system gives.
+    pub fn punch(&self, range: ByteRange) -> Result<()> {
+        let mut state = self.state();
+        let range = nonempty(range)?.intersect(state.extent());
+        self.erase(&mut state, range)
+    }
+
+    /// Zeros the bytes of `range`, with disk space reserved for them; without `keep_size` the file grows to its end.
+    ///
+    /// # Errors
+    /// As [`StagedFile::allocate`].
+    pub fn zero(&self, range: ByteRange, keep_size: bool) -> Result<()> {
+        let range = nonempty(range)?;
+        let mut state = self.state();
+        self.reserve(range)?;
+        let old = range.intersect(state.extent());
+        self.erase(&mut state, old)?;
+        self.reserve(range)?;
+        if !keep_size && range.end > state.size {
+            self.set_len(range.end)?;
+            self.resized(&mut state, range.end);
+        }
+        Ok(())
+    }
+
+    /// The parts of `range` (cut at the end of the file) that are not here.
+    pub fn missing(&self, range: ByteRange) -> Vec<ByteRange> {
+        let state = self.state();
+        state.present.missing(range.intersect(state.extent()))
+    }
+
+    /// The unbroken run of bytes that are here and end right before `offset`, in bytes.
+    pub fn present_before(&self, offset: u64) -> u64 {
+        let run = offset.checked_sub(1).and_then(|last| self.state().present.run_at(last));
+        run.map_or(0, |run| offset - run.start)
+    }
+
+    /// True when no byte is missing.
+    pub fn is_complete(&self) -> bool {
+        let state = self.state();
+        state.present.contains(state.extent())
+    }
+
+    /// True after a change of bytes or size, until [`StagedFile::clean`].
+    pub fn dirty(&self) -> bool {
+        self.state().changed
+    }
+
+    /// The bytes that were changed since the file was clean.
+    pub fn dirty_ranges(&self) -> Vec<ByteRange> {
+        self.state().dirty.iter().collect()
+    }
+
+    /// Counts changes of bytes and size; equal numbers mean nothing changed in between.
+    pub fn generation(&self) -> u64 {
+        self.state().generation
+    }
+
+    /// Notes that all of it is safe elsewhere: nothing is dirty. Its record goes, so that nobody takes the file for lost
+    /// work if this process is killed; it needs a new one before it is changed again.
+    pub fn clean(&self) {
+        let mut state = self.state();
+        state.dirty.clear();
+        state.changed = false;
+        self.session.remove(&self.record_path);
+    }
+
+    /// The data file, open for reading and writing. Do not write through it: the map would not know.
+    pub fn file(&self) -> Arc<File> {
+        self.file.clone()
+    }
+
+    /// Brings data and record to the disk, so that they survive a loss of power. The end of this process they survive
+    /// without.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub fn fsync(&self) -> Result<()> {
+        let synced = self.file.sync_data().and_then(|()| record::sync(&self.record_path));
+        synced.map_err(|err| Error::local("syncing a staged file", err))
+    }
+
+    /// Writes the journal record of this file, in one step: a reader finds the old one or the new one. When it gets to
+    /// the disk is left to the system, or to [`StagedFile::fsync`]. It must be written before the first byte is: data
+    /// without a record counts as clean.
+    ///
+    /// # Errors
+    /// `StageFull` and what the local file system gives.
+    pub fn record(&self, record: &Record) -> Result<()> {
+        let present: Vec<ByteRange> = self.state().present.iter().collect();
+        record::save(&self.record_path, record, &present)
+    }
+
+    /// Leaves data and record on the disk when this is dropped.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Where the data is, for messages.
+    pub fn path(&self) -> &std::path::Path {
+        &self.data_path
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code that holds the guard panics; were it otherwise, the map is still a valid one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes it all, and tells how much of it was written when that fails.
+    fn write_all(&self, offset: u64, data: &[u8]) -> (u64, Result<()>) {
+        let mut written = 0;
+        while written < data.len() {
+            match self.file.write_at(&data[written..], offset + written as u64) {
+                Ok(0) => return (written as u64, Err(Error::local("writing a staged file", no_progress()))),
+                Ok(count) => written += count,
+                Err(err) if err.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(err) => return (written as u64, Err(Error::local("writing a staged file", err))),
+            }
+        }
+        (written as u64, Ok(()))
+    }
+
+    /// Frees what a failed write took where bytes are still missing, so that a full disk does not stay full for
+    /// nothing. Where that can't be done nothing is wrong: missing bytes are written again when they come.
+    fn give_back(&self, state: &State, written: ByteRange) {
+        for gap in state.present.missing(written.intersect(state.extent())) {
+            _ = self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, gap);
+        }
+    }
+
+    fn set_len(&self, size: u64) -> Result<()> {
+        self.file.set_len(size).map_err(|err| Error::local("resizing a staged file", err))
+    }
+
+    fn resized(&self, state: &mut State, size: u64) {
+        let old = std::mem::replace(&mut state.size, size);
+        if size < old {
+            state.present.truncate(size);
+            state.dirty.truncate(size);
+            state.touch();
+        } else {
+            state.wrote(ByteRange::new(old, size));
+        }
+    }
+
+    /// Never changes the size: fallocate may extend the file by a part and then fail.
+    fn reserve(&self, range: ByteRange) -> Result<()> {
+        match self.fallocate(FallocateFlags::KEEP_SIZE, range) {
+            Err(err) if err.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+            other => other.map_err(|err| Error::local("reserving space for a staged file", err)),
+        }
+    }
+
+    fn erase(&self, state: &mut State, range: ByteRange) -> Result<()> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        match self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range) {
+            Err(err) if err.kind() == std::io::ErrorKind::Unsupported => self.write_zeros(range)?,
+            other => other.map_err(|err| Error::local("zeroing a staged file", err))?,
+        }
+        state.wrote(range);
+        Ok(())
+    }
+
+    fn write_zeros(&self, range: ByteRange) -> Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = range.start;
+        while at < range.end {
+            let count = (range.end - at).min(ZEROS.len() as u64);
+            self.write_all(at, &ZEROS[..count as usize]).1?;
+            at += count;
+        }
+        Ok(())
+    }
+
+    fn fallocate(&self, flags: FallocateFlags, range: ByteRange) -> std::io::Result<()> {
+        loop {
+            match rustix::fs::fallocate(&*self.file, flags, range.start, range.len()) {
+                Err(rustix::io::Errno::INTR) => {}
+                other => return Ok(other?),
+            }
+        }
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        if !self.kept.load(Ordering::Relaxed) {
+            self.session.remove_data_file(&self.data_path, &self.record_path);
+        }
+    }
+}
+
+fn checked_range(offset: u64, len: u64) -> Result<ByteRange> {
+    match offset.checked_add(len) {
+        Some(end) if end <= SIZE_MAX => Ok(ByteRange::new(offset, end)),
+        _ => Err(Error::FileTooLarge),
+    }
+}
+
+fn nonempty(range: ByteRange) -> Result<ByteRange> {
+    if range.is_empty() {
+        Err(Error::InvalidArgument("an empty range"))
+    } else {
+        checked_range(range.start, range.len())
+    }
+}
+
+fn no_progress() -> std::io::Error {
+    std::io::ErrorKind::WriteZero.into()
+}

@@ -1,0 +1,19 @@
+//! Dirty bytes on the local disk and their journal, and nothing about S3.
+//!
+//! Owns: the stage directory ([`Stage`]), sparse staged files that know which of their bytes are here
+//! ([`StagedFile`], [`RangeMap`]), and the journal record beside each ([`Record`]). Never guesses: a record
+//! that is torn or not ours is reported as such ([`RecordFault`]), and what a dead process left is kept
+//! ([`Leftover`]) until somebody decides about it. Knows nothing of requests, inodes or the kernel.
+
+mod file;
+mod ranges;
+mod record;
+mod session;
+
+pub use file::StagedFile;
+pub use ranges::RangeMap;
+pub use record::{Record, RecordAttributes, RecordFault, RecordState};
+pub use session::{Leftover, Stage};
+
+#[cfg(test)]
+mod tests;

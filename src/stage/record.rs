@@ -1,0 +1,267 @@
+//! The journal record beside a staged file: what it is, what it was based on, and whether it is sealed.
+//!
+//! Owns the format (one line of JSON, one line with its CRC-64/NVME) and its atomic writing. A record is
+//! read back whole or not at all: what is torn, foreign or of another format is named so, never guessed at.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, UploadId, Version};
+
+/// Number of the format below; another one is not read.
+const FORMAT: u32 = 1;
+
+/// What is known of a staged file beside its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Where it belongs.
+    pub key: ObjectKey,
+    /// The version whose bytes fill what is missing; `None` for a new file.
+    pub base: Option<Version>,
+    /// What must stand under the key when it is committed.
+    pub expect: Expect,
+    /// Whether it may be committed by somebody else.
+    pub state: RecordState,
+    /// Size of the file when the record was written.
+    pub size: u64,
+    /// What travels with the bytes.
+    pub attributes: RecordAttributes,
+    /// The multipart upload that is under way.
+    pub upload_id: Option<UploadId>,
+}
+
+/// Whether a staged file is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordState {
+    /// A program still had it open: half a file, perhaps.
+    Open,
+    /// Closed, synced or being committed: a whole file.
+    Sealed,
+}
+
+/// An object's attributes, as the record keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordAttributes {
+    /// User metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// `Content-Type`.
+    pub content_type: Option<String>,
+    /// `Cache-Control`.
+    pub cache_control: Option<String>,
+    /// `Content-Disposition`.
+    pub content_disposition: Option<String>,
+    /// `Content-Encoding`.
+    pub content_encoding: Option<String>,
+    /// `Content-Language`.
+    pub content_language: Option<String>,
+    /// Storage class.
+    pub storage_class: Option<String>,
+}
+
+/// Why a record could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecordFault {
+    /// There is none.
+    #[error("there is no record")]
+    Missing,
+    /// It is cut short, or its checksum does not match.
+    #[error("the record is torn")]
+    Torn,
+    /// It is whole, but not of a format that this program knows.
+    #[error("the record is of another program or version")]
+    Foreign,
+    /// The local file system failed.
+    #[error("the record can't be read: {0}")]
+    Unreadable(String),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Line {
+    pailfs_record: u32,
+    key: String,
+    base: Option<BaseLine>,
+    expect: ExpectLine,
+    state: RecordState,
+    size: u64,
+    attributes: RecordAttributes,
+    upload_id: Option<String>,
+    /// Start and end of what is here.
+    present: Vec<(u64, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct BaseLine {
+    etag: String,
+    size: u64,
+    modified: Duration,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum ExpectLine {
+    Any,
+    Absent,
+    Is(String),
+}
+
+impl Line {
+    fn new(record: &Record, present: &[ByteRange]) -> Self {
+        Line {
+            pailfs_record: FORMAT,
+            key: record.key.as_str().to_owned(),
+            base: record.base.as_ref().map(|base| BaseLine {
+                etag: base.etag.as_str().to_owned(),
+                size: base.size,
+                modified: base.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
+            }),
+            expect: match &record.expect {
+                Expect::Any => ExpectLine::Any,
+                Expect::Absent => ExpectLine::Absent,
+                Expect::Is(etag) => ExpectLine::Is(etag.as_str().to_owned()),
+            },
+            state: record.state,
+            size: record.size,
+            attributes: record.attributes.clone(),
+            upload_id: record.upload_id.as_ref().map(|id| id.as_str().to_owned()),
+            present: present.iter().map(|range| (range.start, range.end)).collect(),
+        }
+    }
+
+    fn into_record(self) -> Option<Record> {
+        let base = match self.base {
+            None => None,
+            Some(base) => {
+                let modified: SystemTime = UNIX_EPOCH.checked_add(base.modified)?;
+                Some(Version { etag: ETag::parse(&base.etag), size: base.size, modified })
+            }
+        };
+        Some(Record {
+            key: ObjectKey::from_store(self.key),
+            base,
+            expect: match self.expect {
+                ExpectLine::Any => Expect::Any,
+                ExpectLine::Absent => Expect::Absent,
+                ExpectLine::Is(etag) => Expect::Is(ETag::parse(&etag)),
+            },
+            state: self.state,
+            size: self.size,
+            attributes: self.attributes,
+            upload_id: self.upload_id.map(UploadId::new),
+        })
+    }
+}
+
+fn encode(record: &Record, present: &[ByteRange]) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(&Line::new(record, present)).map_err(|_| Error::Internal("encoding a record"))?;
+    text.push(b'\n');
+    let sum = crc_fast::crc64_nvme(&text);
+    text.extend_from_slice(format!("{sum:016x}\n").as_bytes());
+    Ok(text)
+}
+
+fn decode(text: &[u8]) -> Result<(Record, Vec<ByteRange>), RecordFault> {
+    // 16 digits and the last line end.
+    let split = text.len().checked_sub(17).ok_or(RecordFault::Torn)?;
+    let (json, sum) = text.split_at(split);
+    if sum != format!("{:016x}\n", crc_fast::crc64_nvme(json)).as_bytes() {
+        return Err(RecordFault::Torn);
+    }
+    let line: Line = serde_json::from_slice(json).map_err(|_| RecordFault::Foreign)?;
+    if line.pailfs_record != FORMAT {
+        return Err(RecordFault::Foreign);
+    }
+    let present = line.present.iter().map(|&(start, end)| ByteRange::new(start, end)).collect();
+    Ok((line.into_record().ok_or(RecordFault::Foreign)?, present))
+}
+
+/// Writes the record in one step: into a file beside it, which is then renamed over it.
+pub(super) fn save(path: &Path, record: &Record, present: &[ByteRange]) -> Result<()> {
+    let text = encode(record, present)?;
+    let beside = path.with_extension("json.new");
+    write_beside(&beside, path, &text)
+        .inspect_err(|_| _ = std::fs::remove_file(&beside))
+        .map_err(|err| Error::local("writing a journal record", err))
+}
+
+fn write_beside(beside: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(beside)?;
+    file.write_all(text)?;
+    std::fs::rename(beside, path)
+}
+
+/// Brings a record to the disk, if there is one, and the names in its directory.
+pub(super) fn sync(path: &Path) -> std::io::Result<()> {
+    match File::open(path) {
+        Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err),
+        Err(_) => {}
+        Ok(record) => record.sync_all()?,
+    }
+    path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
+}
+
+/// Reads a record, and which bytes were here when it was written.
+pub(super) fn load(path: &Path) -> Result<(Record, Vec<ByteRange>), RecordFault> {
+    match std::fs::read(path) {
+        Ok(text) => decode(&text),
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => Err(RecordFault::Missing),
+        Err(err) => Err(RecordFault::Unreadable(err.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn a_record() -> Record {
+        let version = Version { etag: ETag::parse("\"abc\""), size: 7, modified: UNIX_EPOCH + Duration::from_secs(9) };
+        Record {
+            key: ObjectKey::from_store("dir/ä\nb"),
+            base: Some(version.clone()),
+            expect: Expect::Is(version.etag),
+            state: RecordState::Sealed,
+            size: 12,
+            attributes: RecordAttributes { content_type: Some("text/plain".into()), ..Default::default() },
+            upload_id: Some(UploadId::new("u")),
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let present = vec![ByteRange::new(0, 3), ByteRange::new(5, 12)];
+        let text = encode(&a_record(), &present).expect("encodes");
+        assert_eq!(decode(&text), Ok((a_record(), present)));
+    }
+
+    #[test]
+    fn a_record_cut_anywhere_is_torn() {
+        let text = encode(&a_record(), &[]).expect("encodes");
+        for len in 0..text.len() {
+            assert_eq!(decode(&text[..len]), Err(RecordFault::Torn), "cut at {len}");
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_changed_byte_is_torn() {
+        let text = encode(&a_record(), &[]).expect("encodes");
+        for at in 0..text.len() {
+            let mut changed = text.clone();
+            changed[at] ^= 1;
+            assert_eq!(decode(&changed), Err(RecordFault::Torn), "changed at {at}");
+        }
+    }
+
+    #[test]
+    fn a_record_of_another_format_is_foreign() {
+        let json = b"{\"pailfs_record\":2}\n".to_vec();
+        let text = [json.clone(), format!("{:016x}\n", crc_fast::crc64_nvme(&json)).into_bytes()].concat();
+        assert_eq!(decode(&text), Err(RecordFault::Foreign));
+    }
+}

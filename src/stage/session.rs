@@ -1,0 +1,316 @@
+//! The stage directory: who owns it, the session of this process, and what dead sessions left.
+//!
+//! Layout: `ROOT/SOURCE/SESSION/{lock, N.data, N.json}`, where SOURCE is a hash of the source's identity (written
+//! out in `ROOT/SOURCE/source`) and `lock` is locked with flock(2) for the life of the session. A session whose lock
+//! is free is dead. Whoever makes, scans or removes sessions holds a lock on SOURCE meanwhile, so that nobody takes
+//! one that is just being made for a dead one.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::file::StagedFile;
+use super::record::{self, Record, RecordFault, RecordState};
+use crate::error::{Error, Result};
+use crate::types::{ByteRange, ObjectKey};
+
+/// The stage of one mount.
+#[derive(Debug)]
+pub struct Stage {
+    session: Arc<Session>,
+}
+
+/// A staged file of a session that died. Nothing touches it but the one who is asked to recover it.
+#[derive(Clone, Debug)]
+pub struct Leftover {
+    /// Directory of the dead session.
+    pub dir: PathBuf,
+    /// The data.
+    pub file: PathBuf,
+    /// Where it belongs, when the record can be read.
+    pub key: Option<ObjectKey>,
+    /// Size of the data in bytes.
+    pub size: u64,
+    /// True for a whole file that was only not committed yet.
+    pub sealed: bool,
+    /// The record, or why there is none.
+    pub record: Result<Record, RecordFault>,
+    /// The bytes that were here when the record was written.
+    pub present: Vec<ByteRange>,
+}
+
+impl Stage {
+    /// Opens the stage below `root` (made with mode 0700 when it is missing) for one source, in a session of its own,
+    /// and tells what dead sessions of that source left. Dead sessions that left nothing are removed.
+    ///
+    /// # Errors
+    /// `AccessDenied` when the directory is a link, somebody else's, or open to others' writing; else what the
+    /// local file system gives.
+    pub fn open(root: &Path, source_identity: &str) -> Result<(Stage, Vec<Leftover>)> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(root)
+            .map_err(|err| Error::local("making the stage directory", err))?;
+        check_owned(root)?;
+        let source = root.join(format!("{:016x}", crc_fast::crc64_nvme(source_identity.as_bytes())));
+        make_dir(&source).map_err(|err| Error::local("making the stage directory", err))?;
+        check_owned(&source)?;
+        let guard = lock_dir(&source)?;
+        check_identity(&source, source_identity)?;
+        let leftovers = scan(&source)?;
+        let session = Session::make(&source)?;
+        drop(guard);
+        Ok((Stage { session: Arc::new(session) }, leftovers))
+    }
+
+    /// An empty file.
+    ///
+    /// # Errors
+    /// `StageFull` and what the local file system gives.
+    pub fn new_file(&self) -> Result<StagedFile> {
+        self.over(0)
+    }
+
+    /// A file over a base of `base_size` bytes, all of them missing. Takes no disk space yet.
+    ///
+    /// # Errors
+    /// As [`Stage::new_file`].
+    pub fn over(&self, base_size: u64) -> Result<StagedFile> {
+        StagedFile::create(self.session.clone(), base_size)
+    }
+
+    /// Bytes that the file system of the stage still has for this user.
+    ///
+    /// # Errors
+    /// What statvfs(3) gives.
+    pub fn free_space(&self) -> Result<u64> {
+        let told = rustix::fs::fstatvfs(&self.session.lock);
+        let told = told.map_err(|err| Error::local("asking for free space in the stage", err.into()))?;
+        Ok(told.f_bavail.saturating_mul(told.f_frsize))
+    }
+
+    /// Directory of this session.
+    pub fn dir(&self) -> &Path {
+        &self.session.dir
+    }
+
+    /// Removes the session's directory when nothing is in it that must be kept; true when it is gone.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub fn finish(&self) -> Result<bool> {
+        self.session.remove_if_empty().map_err(|err| Error::local("removing the stage's session", err))
+    }
+}
+
+/// One session's directory. Dropped with the stage and the last file; goes away then unless files were kept.
+#[derive(Debug)]
+pub(super) struct Session {
+    dir: PathBuf,
+    /// Locked as long as it is open.
+    lock: File,
+    next: AtomicU64,
+}
+
+impl Session {
+    fn make(source: &Path) -> Result<Self> {
+        let failed = |err| Error::local("making a stage session", err);
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
+        let pid = std::process::id();
+        for attempt in 0..1000 {
+            let dir = source.join(format!("{pid}-{:x}", since.wrapping_add(attempt)));
+            match DirBuilder::new().mode(0o700).create(&dir) {
+                Err(err) if err.kind() == ErrorKind::AlreadyExists => continue,
+                other => other.map_err(failed)?,
+            }
+            let lock = new_file(&dir.join("lock")).map_err(failed)?;
+            lock.try_lock().map_err(|err| failed(err.into()))?;
+            return Ok(Session { dir, lock, next: AtomicU64::new(0) });
+        }
+        Err(failed(ErrorKind::AlreadyExists.into()))
+    }
+
+    /// A new data file, and where its record goes.
+    pub(super) fn new_data_file(&self) -> Result<(File, PathBuf, PathBuf)> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let data = self.dir.join(format!("{number}.data"));
+        let file = new_file(&data).map_err(|err| Error::local("making a staged file", err))?;
+        Ok((file, data, self.dir.join(format!("{number}.json"))))
+    }
+
+    /// The record goes first: data without one is never committed, a record without data would puzzle.
+    pub(super) fn remove_data_file(&self, data: &Path, record: &Path) {
+        self.remove(record);
+        self.remove(data);
+    }
+
+    /// Removes one file, if it is there.
+    pub(super) fn remove(&self, path: &Path) {
+        match std::fs::remove_file(path) {
+            Err(err) if err.kind() != ErrorKind::NotFound => {
+                tracing::warn!(path = %path.display(), %err, "a staged file can't be removed");
+            }
+            _ => {}
+        }
+    }
+
+    fn remove_if_empty(&self) -> std::io::Result<bool> {
+        let Some(source) = self.dir.parent() else { return Ok(false) };
+        let _guard = match lock_dir(source) {
+            Ok(guard) => guard,
+            Err(_) => return Ok(false),
+        };
+        remove_session_if_empty(&self.dir)
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if let Err(err) = self.remove_if_empty() {
+            tracing::debug!(dir = %self.dir.display(), %err, "the stage's session stays");
+        }
+    }
+}
+
+fn new_file(path: &Path) -> std::io::Result<File> {
+    OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
+}
+
+fn make_dir(path: &Path) -> std::io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(err) if err.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+fn check_owned(dir: &Path) -> Result<()> {
+    let meta = std::fs::symlink_metadata(dir).map_err(|err| Error::local("looking at the stage directory", err))?;
+    // SAFETY: geteuid(2) has no preconditions and can't fail.
+    let me = unsafe { libc::geteuid() };
+    let refused = |why| Err(Error::AccessDenied(format!("the stage directory {} {why}", dir.display())));
+    match () {
+        () if !meta.is_dir() => refused("is not a directory (or is a link)"),
+        () if meta.uid() != me => refused("belongs to another user"),
+        () if meta.mode() & 0o022 != 0 => refused("can be written by other users"),
+        () => Ok(()),
+    }
+}
+
+fn lock_dir(dir: &Path) -> Result<File> {
+    let failed = |err| Error::local("locking the stage directory", err);
+    let file = File::open(dir).map_err(failed)?;
+    file.lock().map_err(failed)?;
+    Ok(file)
+}
+
+/// Writes the identity out, for people, and so that two sources with one hash are not taken for each other.
+fn check_identity(source: &Path, identity: &str) -> Result<()> {
+    let failed = |err| Error::local("writing into the stage directory", err);
+    let path = source.join("source");
+    match std::fs::read(&path) {
+        Ok(text) if text == identity.as_bytes() => Ok(()),
+        Ok(text) if !text.is_empty() => Err(failed(ErrorKind::AlreadyExists.into())),
+        Err(err) if err.kind() != ErrorKind::NotFound => Err(failed(err)),
+        _ => {
+            let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path);
+            file.as_mut().map_err(|err| failed(err.kind().into()))?.write_all(identity.as_bytes()).map_err(failed)
+        }
+    }
+}
+
+/// What dead sessions left. The caller holds the lock of `source`.
+fn scan(source: &Path) -> Result<Vec<Leftover>> {
+    let failed = |err| Error::local("looking through the stage", err);
+    let mut leftovers = Vec::new();
+    for entry in std::fs::read_dir(source).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        if !entry.file_type().map_err(failed)?.is_dir() || is_alive(&entry.path()).map_err(failed)? {
+            continue;
+        }
+        let left = leftovers_of(&entry.path()).map_err(failed)?;
+        if left.is_empty() {
+            if let Err(err) = remove_session(&entry.path()) {
+                tracing::warn!(dir = %entry.path().display(), %err, "an empty dead session can't be removed");
+            }
+        } else {
+            leftovers.extend(left);
+        }
+    }
+    leftovers.sort_by(|a, b| a.file.cmp(&b.file));
+    Ok(leftovers)
+}
+
+fn is_alive(session: &Path) -> std::io::Result<bool> {
+    let lock = match OpenOptions::new().read(true).write(true).open(session.join("lock")) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(false),
+        other => other?,
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(false),
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(err)) => Err(err),
+    }
+}
+
+/// The data files of a session that are worth keeping: all but empty ones that nobody closed. Those without a record were
+/// clean, and are removed.
+fn leftovers_of(session: &Path) -> std::io::Result<Vec<Leftover>> {
+    let mut left = Vec::new();
+    for entry in std::fs::read_dir(session)? {
+        let file = entry?.path();
+        if file.extension().is_none_or(|extension| extension != "data") {
+            continue;
+        }
+        let size = std::fs::symlink_metadata(&file)?.len();
+        let (record, present) = match record::load(&file.with_extension("json")) {
+            Ok((record, present)) => (Ok(record), present),
+            Err(fault) => (Err(fault), Vec::new()),
+        };
+        let sealed = record.as_ref().is_ok_and(|record| record.state == RecordState::Sealed);
+        if record == Err(RecordFault::Missing) {
+            std::fs::remove_file(&file)?;
+            continue;
+        }
+        if size == 0 && !sealed {
+            continue;
+        }
+        let key = record.as_ref().ok().map(|record| record.key.clone());
+        left.push(Leftover { dir: session.to_owned(), file, key, size, sealed, record, present });
+    }
+    Ok(left)
+}
+
+fn remove_session_if_empty(session: &Path) -> std::io::Result<bool> {
+    match std::fs::read_dir(session) {
+        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(true),
+        entries => {
+            for entry in entries? {
+                if entry?.path().extension().is_some_and(|extension| extension == "data") {
+                    return Ok(false);
+                }
+            }
+        }
+    }
+    remove_session(session)?;
+    Ok(true)
+}
+
+/// Removes a session's files, the lock last, and its directory. Only files that a session makes are touched.
+fn remove_session(session: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(session)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "data" || extension == "json" || extension == "new") {
+            std::fs::remove_file(&path)?;
+        }
+    }
+    match std::fs::remove_file(session.join("lock")) {
+        Err(err) if err.kind() != ErrorKind::NotFound => return Err(err),
+        _ => {}
+    }
+    std::fs::remove_dir(session)
+}

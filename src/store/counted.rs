@@ -1,0 +1,215 @@
+//! A decorator: how many requests of each kind, and how many bytes.
+//!
+//! Counts what callers ask for: a retry inside the store below is no request of theirs.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use futures_util::StreamExt;
+
+use super::{
+    Attributes, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore, Operation,
+    PartSource, UploadBody, UploadedPart,
+};
+use crate::error::{Error, Result};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+/// What was counted of one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// Requests, whatever came of them.
+    pub requests: u64,
+    /// Of these, those that failed.
+    pub failures: u64,
+    /// Bytes of objects that came from the store.
+    pub bytes_in: u64,
+    /// Bytes of objects that were sent to the store and taken.
+    pub bytes_out: u64,
+}
+
+/// What was counted up to one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts([Count; Operation::ALL.len()]);
+
+impl Counts {
+    /// Of one operation.
+    pub fn of(&self, operation: Operation) -> Count {
+        self.0[operation as usize]
+    }
+
+    /// Of all operations together.
+    pub fn total(&self) -> Count {
+        self.0.iter().fold(Count::default(), |sum, count| Count {
+            requests: sum.requests + count.requests,
+            failures: sum.failures + count.failures,
+            bytes_in: sum.bytes_in + count.bytes_in,
+            bytes_out: sum.bytes_out + count.bytes_out,
+        })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    requests: AtomicU64,
+    failures: AtomicU64,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+}
+
+impl Counters {
+    fn read(&self) -> Count {
+        Count {
+            requests: self.requests.load(Ordering::Relaxed),
+            failures: self.failures.load(Ordering::Relaxed),
+            bytes_in: self.bytes_in.load(Ordering::Relaxed),
+            bytes_out: self.bytes_out.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// Counts requests and bytes of the store below.
+#[derive(Debug)]
+pub struct Counted {
+    inner: Arc<dyn ObjectStore>,
+    counters: Arc<[Counters; Operation::ALL.len()]>,
+}
+
+impl Counted {
+    /// Starts at zero.
+    pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
+        Counted { inner, counters: Arc::default() }
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        Counts(std::array::from_fn(|index| self.counters[index].read()))
+    }
+
+    /// Waits for the answer and counts it; `sent` bytes count when it is a success.
+    async fn count<T>(
+        &self,
+        operation: Operation,
+        sent: u64,
+        answer: impl Future<Output = Result<T>> + Send,
+    ) -> Result<T> {
+        let counters = &self.counters[operation as usize];
+        counters.requests.fetch_add(1, Ordering::Relaxed);
+        let answer = answer.await;
+        match &answer {
+            Ok(_) => counters.bytes_out.fetch_add(sent, Ordering::Relaxed),
+            Err(_) => counters.failures.fetch_add(1, Ordering::Relaxed),
+        };
+        answer
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Counted {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        self.count(Operation::Head, 0, self.inner.head(key)).await
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListPage> {
+        self.count(Operation::List, 0, self.inner.list(request)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply> {
+        let reply = self.count(Operation::Get, 0, self.inner.get(key, range, if_match)).await?;
+        let counters = self.counters.clone();
+        let body = reply.body.inspect(move |chunk| {
+            let counters = &counters[Operation::Get as usize];
+            match chunk {
+                Ok(bytes) => counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed),
+                Err(_) => counters.failures.fetch_add(1, Ordering::Relaxed),
+            };
+        });
+        Ok(GetReply { body: Box::pin(body), ..reply })
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: UploadBody,
+        attributes: &Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
+        self.count(Operation::Put, body.len(), self.inner.put(key, body, attributes, expect)).await
+    }
+
+    async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
+        self.count(Operation::CreateUpload, 0, self.inner.create_upload(key, attributes, parts)).await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        body: UploadBody,
+    ) -> Result<UploadedPart> {
+        self.count(Operation::UploadPart, body.len(), self.inner.upload_part(key, upload, number, body)).await
+    }
+
+    async fn upload_part_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        let copy = self.inner.upload_part_copy(key, upload, number, source, source_etag, range);
+        self.count(Operation::UploadPartCopy, 0, copy).await
+    }
+
+    async fn complete_upload(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        size: u64,
+        crc64nvme: Option<u64>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        let complete = self.inner.complete_upload(key, upload, parts, size, crc64nvme, expect);
+        self.count(Operation::CompleteUpload, 0, complete).await
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+        self.count(Operation::AbortUpload, 0, self.inner.abort_upload(key, upload)).await
+    }
+
+    async fn copy(&self, request: CopyRequest) -> Result<Version> {
+        self.count(Operation::Copy, 0, self.inner.copy(request)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
+        self.count(Operation::Delete, 0, self.inner.delete(key, if_match)).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
+        self.count(Operation::DeleteMany, 0, self.inner.delete_many(keys)).await
+    }
+
+    async fn rename(&self, source: &ObjectKey, source_etag: &ETag, target: &ObjectKey, expect: &Expect) -> Result<()> {
+        self.count(Operation::Rename, 0, self.inner.rename(source, source_etag, target, expect)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn operations_are_numbered_in_order() {
+        for (index, operation) in Operation::ALL.into_iter().enumerate() {
+            assert_eq!(operation as usize, index);
+        }
+    }
+}

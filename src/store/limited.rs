@@ -1,0 +1,153 @@
+//! A decorator: no more than so many requests at once.
+//!
+//! A request counts until its answer is complete; for a GET, until its body is read to the end or dropped. Who
+//! keeps an unread body therefore keeps a place: readers take bodies only as fast as they want the bytes.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures_util::{StreamExt, stream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    Attributes, BodyStream, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
+    PartSource, UploadBody, UploadedPart,
+};
+use crate::error::{Error, Result};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+/// Lets at most a given number of requests run at once; the others wait in the order they came.
+#[derive(Debug)]
+pub struct Limited {
+    inner: Arc<dyn ObjectStore>,
+    places: Arc<Semaphore>,
+}
+
+impl Limited {
+    /// At most `max_requests` (at least 1) at once.
+    pub fn new(inner: Arc<dyn ObjectStore>, max_requests: usize) -> Self {
+        let places = max_requests.clamp(1, Semaphore::MAX_PERMITS);
+        Limited { inner, places: Arc::new(Semaphore::new(places)) }
+    }
+
+    /// Requests that could start now.
+    pub fn free(&self) -> usize {
+        self.places.available_permits()
+    }
+
+    async fn place(&self) -> Result<OwnedSemaphorePermit> {
+        let place = self.places.clone().acquire_owned().await;
+        place.map_err(|_| Error::Internal("the request limit was closed"))
+    }
+}
+
+/// The body, which gives the place back at its end.
+fn holding(body: BodyStream, place: OwnedSemaphorePermit) -> BodyStream {
+    Box::pin(stream::unfold(Some((body, place)), |state| async {
+        let (mut body, place) = state?;
+        let item = body.next().await?;
+        let rest = if item.is_ok() { Some((body, place)) } else { None };
+        Some((item, rest))
+    }))
+}
+
+#[async_trait]
+impl ObjectStore for Limited {
+    fn capabilities(&self) -> Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        let _place = self.place().await?;
+        self.inner.head(key).await
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListPage> {
+        let _place = self.place().await?;
+        self.inner.list(request).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply> {
+        let place = self.place().await?;
+        let reply = self.inner.get(key, range, if_match).await?;
+        Ok(GetReply { body: holding(reply.body, place), ..reply })
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: UploadBody,
+        attributes: &Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
+        let _place = self.place().await?;
+        self.inner.put(key, body, attributes, expect).await
+    }
+
+    async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
+        let _place = self.place().await?;
+        self.inner.create_upload(key, attributes, parts).await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        body: UploadBody,
+    ) -> Result<UploadedPart> {
+        let _place = self.place().await?;
+        self.inner.upload_part(key, upload, number, body).await
+    }
+
+    async fn upload_part_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        let _place = self.place().await?;
+        self.inner.upload_part_copy(key, upload, number, source, source_etag, range).await
+    }
+
+    async fn complete_upload(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        size: u64,
+        crc64nvme: Option<u64>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        let _place = self.place().await?;
+        self.inner.complete_upload(key, upload, parts, size, crc64nvme, expect).await
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+        let _place = self.place().await?;
+        self.inner.abort_upload(key, upload).await
+    }
+
+    async fn copy(&self, request: CopyRequest) -> Result<Version> {
+        let _place = self.place().await?;
+        self.inner.copy(request).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
+        let _place = self.place().await?;
+        self.inner.delete(key, if_match).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
+        let _place = self.place().await?;
+        self.inner.delete_many(keys).await
+    }
+
+    async fn rename(&self, source: &ObjectKey, source_etag: &ETag, target: &ObjectKey, expect: &Expect) -> Result<()> {
+        let _place = self.place().await?;
+        self.inner.rename(source, source_etag, target, expect).await
+    }
+}

@@ -1,0 +1,51 @@
+//! Names of the operations, for decorators that count or break them.
+
+/// One method of [`super::ObjectStore`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// HEAD.
+    Head,
+    /// One page of a listing.
+    List,
+    /// GET.
+    Get,
+    /// PUT.
+    Put,
+    /// CreateMultipartUpload.
+    CreateUpload,
+    /// UploadPart.
+    UploadPart,
+    /// UploadPartCopy.
+    UploadPartCopy,
+    /// CompleteMultipartUpload.
+    CompleteUpload,
+    /// AbortMultipartUpload.
+    AbortUpload,
+    /// CopyObject.
+    Copy,
+    /// DeleteObject.
+    Delete,
+    /// DeleteObjects.
+    DeleteMany,
+    /// RenameObject.
+    Rename,
+}
+
+impl Operation {
+    /// All of them, in the order of their declaration.
+    pub const ALL: [Operation; 13] = [
+        Operation::Head,
+        Operation::List,
+        Operation::Get,
+        Operation::Put,
+        Operation::CreateUpload,
+        Operation::UploadPart,
+        Operation::UploadPartCopy,
+        Operation::CompleteUpload,
+        Operation::AbortUpload,
+        Operation::Copy,
+        Operation::Delete,
+        Operation::DeleteMany,
+        Operation::Rename,
+    ];
+}

@@ -1,0 +1,212 @@
+//! The store on the AWS SDK.
+//!
+//! Owns: one bucket behind an SDK client, and what every request of it has in common. One file per family of
+//! requests; `body` and `encoding` are how bytes, keys and metadata are written on the wire. Which endpoint and
+//! which credentials is decided in `connect`; what an error means, in `errors`.
+
+mod body;
+mod copy;
+mod delete;
+mod encoding;
+mod list;
+mod multipart;
+mod read;
+mod write;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use async_trait::async_trait;
+use aws_sdk_s3::Client;
+use aws_sdk_s3::config::timeout::TimeoutConfig;
+use aws_sdk_s3::primitives::DateTime;
+use aws_sdk_s3::types::RequestPayer;
+
+use super::{
+    Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
+    PartSource, UploadBody, UploadedPart,
+};
+use crate::error::{Error, Result};
+use crate::types::{ByteRange, DirPrefix, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+/// Slowest upload that is waited for. A body that stands still is noticed by the SDK's own watch long before.
+const SLOWEST_UPLOAD: u64 = 32 << 10;
+
+/// Longest wait for work that S3 does by itself before it answers: copying 5 GiB, joining 10,000 parts.
+const SERVER_SIDE_WORK: Duration = Duration::from_secs(900);
+
+/// One bucket, on the AWS SDK. Made by [`super::connect`].
+#[derive(Debug)]
+pub struct S3Store {
+    pub(super) client: Client,
+    pub(super) bucket: String,
+    pub(super) region: String,
+    pub(super) requester_pays: bool,
+    pub(super) checksums: Checksums,
+    /// This store was seen to refuse uploads that name a checksum algorithm, and to take them without.
+    pub(super) refuses_sums: AtomicBool,
+    pub(super) attempt_timeout: Duration,
+}
+
+impl S3Store {
+    /// Asks the bucket for one key under `prefix`: it exists, and may be listed there.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `AccessDenied`, `BadCredentials`, `WrongRegion`, `Unreachable`, …
+    pub async fn check(&self, prefix: &DirPrefix) -> Result<()> {
+        let request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
+        self.list_page(request).await.map(drop)
+    }
+
+    /// The region that requests are signed for.
+    pub fn region(&self) -> &str {
+        &self.region
+    }
+
+    /// Bodies carry their sums, and whole objects are compared with theirs.
+    fn sums_bodies(&self) -> bool {
+        self.checksums != Checksums::Off
+    }
+
+    /// Uploads of such parts name the algorithm and repeat the sums.
+    fn sums_uploads(&self, parts: PartSource) -> bool {
+        match self.checksums {
+            Checksums::Off => false,
+            _ if self.refuses_sums.load(Ordering::Relaxed) => false,
+            Checksums::Bodies => parts == PartSource::Bodies,
+            Checksums::Whole => true,
+        }
+    }
+
+    /// Directory buckets say so in their names (S3 User Guide, "Directory bucket naming rules").
+    fn is_directory_bucket(&self) -> bool {
+        self.bucket.ends_with("--x-s3")
+    }
+
+    fn payer(&self) -> Option<RequestPayer> {
+        self.requester_pays.then_some(RequestPayer::Requester)
+    }
+
+    /// Configuration of a request that sends `len` bytes: its attempts may take longer than the others.
+    fn sending(&self, len: u64) -> aws_sdk_s3::config::Builder {
+        attempts_of(self.attempt_timeout + Duration::from_secs(len / SLOWEST_UPLOAD))
+    }
+
+    /// Configuration of a request that S3 may work on for minutes before it answers.
+    fn working(&self) -> aws_sdk_s3::config::Builder {
+        attempts_of(self.attempt_timeout.max(SERVER_SIDE_WORK))
+    }
+}
+
+fn attempts_of(timeout: Duration) -> aws_sdk_s3::config::Builder {
+    let timeouts = TimeoutConfig::builder().operation_attempt_timeout(timeout).build();
+    aws_sdk_s3::Config::builder().timeout_config(timeouts)
+}
+
+/// The two headers of a condition on what stands at the key: `If-Match` and `If-None-Match`.
+fn conditions(expect: &Expect) -> (Option<String>, Option<String>) {
+    match expect {
+        Expect::Any => (None, None),
+        Expect::Absent => (None, Some("*".to_owned())),
+        Expect::Is(etag) => (Some(etag.quoted()), None),
+    }
+}
+
+/// Whole seconds: listings of some stores carry fractions, HEAD never does, and the two must compare equal.
+fn seconds(time: Option<&DateTime>) -> SystemTime {
+    let seconds = time.map(DateTime::secs).unwrap_or_default();
+    UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or_default())
+}
+
+/// The version of an object that was just written here.
+fn written(call: &str, etag: Option<&str>, size: u64) -> Result<Version> {
+    let etag = etag.ok_or_else(|| Error::Corrupt(format!("{call} was answered without an ETag")))?;
+    Ok(Version { etag: ETag::parse(etag), size, modified: SystemTime::now() })
+}
+
+#[async_trait]
+impl ObjectStore for S3Store {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { rename: self.is_directory_bucket(), ordered_listing: !self.is_directory_bucket() }
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        self.head_object(key).await
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListPage> {
+        self.list_page(request).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply> {
+        self.get_object(key, range, if_match).await
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: UploadBody,
+        attributes: &Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
+        self.put_object(key, body, attributes, expect).await
+    }
+
+    async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
+        self.create_multipart(key, attributes, parts).await
+    }
+
+    async fn upload_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        body: UploadBody,
+    ) -> Result<UploadedPart> {
+        self.send_part(key, upload, number, body).await
+    }
+
+    async fn upload_part_copy(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        self.copy_part(key, upload, number, source, source_etag, range).await
+    }
+
+    async fn complete_upload(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        size: u64,
+        crc64nvme: Option<u64>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        self.complete_multipart(key, upload, parts, size, crc64nvme, expect).await
+    }
+
+    async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+        self.abort_multipart(key, upload).await
+    }
+
+    async fn copy(&self, request: CopyRequest) -> Result<Version> {
+        self.copy_object(request).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
+        self.delete_object(key, if_match).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
+        self.delete_objects(keys).await
+    }
+
+    async fn rename(&self, source: &ObjectKey, source_etag: &ETag, target: &ObjectKey, expect: &Expect) -> Result<()> {
+        self.rename_object(source, source_etag, target, expect).await
+    }
+}

@@ -1,0 +1,176 @@
+//! Multipart uploads.
+//!
+//! Either the checksum algorithm is named at the start and each part's sum is repeated at the end, or neither:
+//! MinIO refuses a completion that lacks the sums after a start that named it, versitygw one that has them after
+//! a start that did not.
+
+use std::sync::atomic::Ordering;
+
+use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
+
+use super::write::{metadata, storage_class, unmet};
+use super::{S3Store, body, conditions, encoding, written};
+use crate::error::{Error, Result};
+use crate::store::{Attributes, PartSource, UploadBody, UploadedPart, errors};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+impl S3Store {
+    pub(super) async fn create_multipart(
+        &self,
+        key: &ObjectKey,
+        attributes: &Attributes,
+        parts: PartSource,
+    ) -> Result<UploadId> {
+        let summed = self.sums_uploads(parts);
+        match self.send_create(key, attributes, summed).await {
+            // Garage, for one, knows no sums of whole uploads.
+            Err(error @ (Error::Server { status: 400, .. } | Error::Unsupported(_))) if summed => {
+                let id = self.send_create(key, attributes, false).await.map_err(|_| error)?;
+                if !self.refuses_sums.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("this store keeps no checksums of multipart uploads");
+                }
+                Ok(id)
+            }
+            done => done,
+        }
+    }
+
+    async fn send_create(&self, key: &ObjectKey, attributes: &Attributes, summed: bool) -> Result<UploadId> {
+        let request = self
+            .client
+            .create_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .set_request_payer(self.payer())
+            .set_metadata(metadata(&attributes.metadata))
+            .set_content_type(attributes.content_type.clone())
+            .set_cache_control(attributes.cache_control.clone())
+            .set_content_disposition(attributes.content_disposition.clone())
+            .set_content_encoding(attributes.content_encoding.clone())
+            .set_content_language(attributes.content_language.clone())
+            .set_storage_class(storage_class(attributes))
+            .set_checksum_algorithm(summed.then_some(ChecksumAlgorithm::Crc64Nvme))
+            .set_checksum_type(summed.then_some(ChecksumType::FullObject));
+        let answer = request.send().await.map_err(|error| errors::read("CreateMultipartUpload", error))?;
+        let id = answer.upload_id().filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| Error::Corrupt("CreateMultipartUpload was answered without an id".into()))?;
+        Ok(UploadId::new(id))
+    }
+
+    pub(super) async fn send_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        body: UploadBody,
+    ) -> Result<UploadedPart> {
+        let size = body.len();
+        let body = body::prepare(body, self.sums_bodies()).await?;
+        let request = self
+            .client
+            .upload_part()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .part_number(number.get())
+            .set_request_payer(self.payer())
+            .set_checksum_crc64_nvme(body.checksum.clone())
+            .content_length(body.len)
+            .body(body.stream);
+        let answer = request.customize().config_override(self.sending(size)).send().await;
+        let answer = answer.map_err(|error| errors::read("UploadPart", error))?;
+        let checksum = answer.checksum_crc64_nvme().filter(|_| self.sums_uploads(PartSource::Bodies));
+        part("UploadPart", number, answer.e_tag(), checksum)
+    }
+
+    pub(super) async fn copy_part(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        if range.is_empty() {
+            return Err(Error::InvalidArgument("an empty range can't be copied"));
+        }
+        let request = self
+            .client
+            .upload_part_copy()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .part_number(number.get())
+            .set_request_payer(self.payer())
+            .copy_source(encoding::copy_source(&self.bucket, source.as_str()))
+            .copy_source_if_match(source_etag.quoted())
+            .copy_source_range(range.header());
+        let answer = request.customize().config_override(self.working()).send().await;
+        let answer = answer.map_err(|error| errors::read("UploadPartCopy", error))?;
+        let copied = answer.copy_part_result();
+        let checksum = copied.and_then(|copied| copied.checksum_crc64_nvme());
+        let checksum = checksum.filter(|_| self.sums_uploads(PartSource::Copies));
+        part("UploadPartCopy", number, copied.and_then(|copied| copied.e_tag()), checksum)
+    }
+
+    pub(super) async fn complete_multipart(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        size: u64,
+        crc64nvme: Option<u64>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        // An upload that named no algorithm takes no sums back, and one without any sum has a part without.
+        let summed = parts.iter().all(|part| part.checksum.is_some());
+        let listed = parts.iter().map(|part| completed(part, summed)).collect();
+        let (if_match, if_none_match) = conditions(expect);
+        let crc64nvme = crc64nvme.filter(|_| summed).map(body::encode);
+        let full_object = crc64nvme.is_some().then_some(ChecksumType::FullObject);
+        let request = self
+            .client
+            .complete_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .set_request_payer(self.payer())
+            .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(listed)).build())
+            .set_mpu_object_size(i64::try_from(size).ok())
+            .set_checksum_crc64_nvme(crc64nvme)
+            .set_checksum_type(full_object)
+            .set_if_match(if_match)
+            .set_if_none_match(if_none_match);
+        let answer = request.customize().config_override(self.working()).send().await;
+        let answer = answer.map_err(|error| unmet(errors::read("CompleteMultipartUpload", error), expect))?;
+        written("CompleteMultipartUpload", answer.e_tag(), size)
+    }
+
+    pub(super) async fn abort_multipart(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
+        let request = self
+            .client
+            .abort_multipart_upload()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .set_request_payer(self.payer());
+        match request.send().await.map_err(|error| errors::read("AbortMultipartUpload", error)) {
+            Ok(_) | Err(Error::UploadGone | Error::NotFound) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn part(call: &str, number: PartNumber, etag: Option<&str>, checksum: Option<&str>) -> Result<UploadedPart> {
+    let etag = etag.ok_or_else(|| Error::Corrupt(format!("{call} was answered without an ETag")))?;
+    Ok(UploadedPart { number, etag: ETag::parse(etag), checksum: checksum.map(str::to_owned) })
+}
+
+fn completed(part: &UploadedPart, summed: bool) -> CompletedPart {
+    CompletedPart::builder()
+        .part_number(part.number.get())
+        .e_tag(part.etag.quoted())
+        .set_checksum_crc64_nvme(part.checksum.clone().filter(|_| summed))
+        .build()
+}

@@ -1,0 +1,161 @@
+//! Server-side copies: one request up to 5 GiB, parts above. No bytes pass through this machine.
+
+use std::sync::Arc;
+
+use super::multipart::Multipart;
+use super::plan::{Plan, plan_copy};
+use super::{Shared, tasks};
+use crate::error::{Error, Result};
+use crate::store::{Attributes, CopyAttributes, CopyRequest, ObjectInfo, PartSource, UploadedPart};
+use crate::types::{ByteRange, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+pub(super) async fn copy(
+    shared: &Arc<Shared>,
+    source: &ObjectKey,
+    source_version: &Version,
+    target: &ObjectKey,
+    attributes: Option<CopyAttributes>,
+    expect: &Expect,
+) -> Result<Version> {
+    let copy = Copy {
+        shared: shared.clone(),
+        source: source.clone(),
+        version: source_version.clone(),
+        target: target.clone(),
+        attributes,
+        expect: expect.clone(),
+    };
+    let plan = plan_copy(source_version.size)?;
+    tasks::run(&shared.runtime, async move { copy.run(plan).await }).await
+}
+
+#[derive(Clone)]
+struct Copy {
+    shared: Arc<Shared>,
+    source: ObjectKey,
+    version: Version,
+    target: ObjectKey,
+    /// `None` is what the source has, whatever its class.
+    attributes: Option<CopyAttributes>,
+    expect: Expect,
+}
+
+impl Copy {
+    async fn run(&self, plan: Plan) -> Result<Version> {
+        let patience = self.shared.patience;
+        let mut attempt = 1;
+        loop {
+            let done = match plan {
+                Plan::Single => self.in_one_request().await,
+                Plan::Parts { .. } => self.by_parts(plan).await,
+            };
+            match done {
+                Err(Error::ConcurrentWrite | Error::UploadGone) if attempt < patience.redo => {
+                    tokio::time::sleep(patience.before(attempt)).await;
+                    attempt += 1;
+                }
+                Ok(version) => return Ok(Version { size: self.version.size, ..version }),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn in_one_request(&self) -> Result<Version> {
+        let attributes = match &self.attributes {
+            Some(known) => known.clone(),
+            None => CopyAttributes::Keep { storage_class: self.look_at_source().await?.attributes.storage_class },
+        };
+        let request = CopyRequest {
+            source: self.source.clone(),
+            source_etag: self.version.etag.clone(),
+            target: self.target.clone(),
+            expect: self.expect.clone(),
+            attributes,
+        };
+        match self.shared.store.copy(request).await {
+            Err(Error::PreconditionFailed) => self.own_work().await?.ok_or(Error::PreconditionFailed),
+            done => done,
+        }
+    }
+
+    async fn by_parts(&self, plan: Plan) -> Result<Version> {
+        let info = self.look_at_source().await?;
+        let attributes = self.replaced().unwrap_or(&info.attributes);
+        let mut multipart = Multipart::create(&self.shared, &self.target, attributes, PartSource::Copies).await?;
+        let done = self.parts_and_completion(&mut multipart, plan, info.crc64nvme).await;
+        if done.is_err() {
+            multipart.abort().await;
+        }
+        done
+    }
+
+    /// What HEAD tells of the source, which still is the one asked for.
+    async fn look_at_source(&self) -> Result<ObjectInfo> {
+        let info = self.shared.store.head(&self.source).await?;
+        if info.version.etag == self.version.etag && info.version.size == self.version.size {
+            Ok(info)
+        } else {
+            Err(Error::PreconditionFailed)
+        }
+    }
+
+    /// The attributes that take the place of the source's.
+    fn replaced(&self) -> Option<&Attributes> {
+        match &self.attributes {
+            Some(CopyAttributes::Replace(attributes)) => Some(attributes),
+            Some(CopyAttributes::Keep { .. }) | None => None,
+        }
+    }
+
+    async fn parts_and_completion(&self, multipart: &mut Multipart, plan: Plan, crc: Option<u64>) -> Result<Version> {
+        let jobs = plan.parts(self.version.size).enumerate();
+        let jobs = jobs.map(|(index, range)| copy_part(self.clone(), multipart.id().clone(), index as u64, range));
+        let parts = tasks::run_all(&self.shared.runtime, self.shared.settings.concurrency, jobs).await?;
+        match multipart.complete(parts, self.version.size, crc, &self.expect).await {
+            Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => self.own_work().await?.ok_or(error),
+            done => done,
+        }
+    }
+
+    /// What stands under the target, if it is what this copy made: the answer may have been lost on its way.
+    /// Only where the target was to be replaced: an equal file that stood there before looks the same, and
+    /// then nothing is lost, while "absent" would be a lie, and so would "the source was still the one asked for".
+    async fn own_work(&self) -> Result<Option<Version>> {
+        let on_itself = self.source == self.target && self.replaced().is_some();
+        if !on_itself && !matches!(self.expect, Expect::Is(_)) {
+            return Ok(None);
+        }
+        let Some(target) = self.look_at(&self.target).await? else { return Ok(None) };
+        let same_attributes = self.replaced().is_none_or(|asked| same_attributes(asked, &target.attributes));
+        if target.version.size != self.version.size || !same_attributes {
+            return Ok(None);
+        }
+        // A copy onto itself has another ETag where the source was made of parts; nothing is lost by taking it.
+        if on_itself || target.version.etag == self.version.etag {
+            return Ok(Some(target.version));
+        }
+        let Some(source) = self.look_at(&self.source).await? else { return Ok(None) };
+        let unchanged = source.version.etag == self.version.etag;
+        let same_bytes = target.crc64nvme.is_some() && target.crc64nvme == source.crc64nvme;
+        Ok((unchanged && same_bytes).then_some(target.version))
+    }
+
+    async fn look_at(&self, key: &ObjectKey) -> Result<Option<ObjectInfo>> {
+        match self.shared.store.head(key).await {
+            Ok(info) => Ok(Some(info)),
+            Err(Error::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Stores add a content type of their own where none is given, and name or leave out the default class.
+fn same_attributes(asked: &Attributes, found: &Attributes) -> bool {
+    asked.metadata == found.metadata && (asked.content_type.is_none() || asked.content_type == found.content_type)
+}
+
+async fn copy_part(copy: Copy, id: UploadId, index: u64, range: ByteRange) -> Result<UploadedPart> {
+    let number = PartNumber::from_index(index)?;
+    let Copy { shared, source, version, target, .. } = copy;
+    shared.store.upload_part_copy(&target, &id, number, &source, &version.etag, range).await
+}

@@ -1,0 +1,131 @@
+//! One range of one version, streamed, and resumed where its body broke.
+//!
+//! Owns what an answer must look like and what is tried again: a body that breaks, stalls or ends early goes on at
+//! the byte where it stopped, with pauses and a bounded number of tries. Knows nothing of who wants the bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+
+use super::Shared;
+use crate::error::{Error, Result};
+use crate::store::{BodyStream, GetReply};
+use crate::types::{ByteRange, ObjectKey, Version};
+
+/// Where the bytes come from.
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    pub(super) shared: Arc<Shared>,
+    pub(super) key: ObjectKey,
+    pub(super) version: Version,
+}
+
+/// Why a try ended early.
+enum Ended {
+    /// Trying again may help.
+    Broken(Error),
+    /// It won't.
+    Final(Error),
+}
+
+impl Source {
+    /// Gives the bytes of `range` to `sink`, in order, with their offsets. `first` is an answer that is there already
+    /// and begins where the range does.
+    ///
+    /// # Errors
+    /// `Stale` when the object is not the version any more, what `sink` says, what the store says.
+    pub(super) async fn stream(
+        &self,
+        range: ByteRange,
+        first: Option<GetReply>,
+        sink: &mut (dyn FnMut(u64, Bytes) -> Result<()> + Send),
+    ) -> Result<()> {
+        let patience = self.shared.patience;
+        let (mut at, mut first) = (range.start, first);
+        let (mut tries, mut fruitless) = (0, 0);
+        while at < range.end {
+            let began = at;
+            let error = match self.attempt(&mut at, range.end, first.take(), sink).await {
+                Ok(()) => continue,
+                Err(Ended::Final(error)) => return Err(error),
+                Err(Ended::Broken(error)) => error,
+            };
+            tries += 1;
+            fruitless = if at > began { 1 } else { fruitless + 1 };
+            if tries >= patience.tries || fruitless >= patience.fruitless {
+                return Err(error);
+            }
+            tracing::debug!(key = %self.key, at, %error, "a body broke; going on where it stopped");
+            tokio::time::sleep(patience.before(fruitless)).await;
+        }
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        at: &mut u64,
+        end: u64,
+        first: Option<GetReply>,
+        sink: &mut (dyn FnMut(u64, Bytes) -> Result<()> + Send),
+    ) -> Result<(), Ended> {
+        let reply = match first {
+            Some(reply) => reply,
+            None => self.get(ByteRange::new(*at, end)).await?,
+        };
+        let (promised, mut body) = (reply.range, reply.body);
+        while *at < end {
+            let mut chunk = match self.next_chunk(&mut body).await? {
+                Some(chunk) => chunk,
+                None => return Err(Ended::Broken(Error::Corrupt("the body ended early".into()))),
+            };
+            chunk.truncate(usize::try_from(end - *at).unwrap_or(usize::MAX));
+            let count = chunk.len() as u64;
+            sink(*at, chunk).map_err(Ended::Final)?;
+            *at += count;
+        }
+        if promised.end == end {
+            // Reading to the end gives the connection back for the next request.
+            _ = self.next_chunk(&mut body).await;
+        }
+        Ok(())
+    }
+
+    async fn next_chunk(&self, body: &mut BodyStream) -> Result<Option<Bytes>, Ended> {
+        match tokio::time::timeout(self.shared.patience.stall, body.next()).await {
+            Err(_) => Err(Ended::Broken(Error::Timeout("the body stalled".into()))),
+            Ok(None) => Ok(None),
+            Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+            Ok(Some(Err(error))) => Err(Ended::Broken(error)),
+        }
+    }
+
+    async fn get(&self, range: ByteRange) -> Result<GetReply, Ended> {
+        let reply = self.shared.store.get(&self.key, Some(range), Some(&self.version.etag)).await;
+        let reply = reply.map_err(|error| match error {
+            Error::PreconditionFailed | Error::NotFound | Error::RangeNotSatisfiable => Ended::Final(Error::Stale),
+            Error::Corrupt(_) => Ended::Broken(error),
+            // The store has tried again already what may help.
+            other => Ended::Final(other),
+        })?;
+        self.check(&reply, range)?;
+        Ok(reply)
+    }
+
+    fn check(&self, reply: &GetReply, range: ByteRange) -> Result<(), Ended> {
+        if reply.info.version.etag != self.version.etag {
+            // A store that ignores If-Match.
+            return Err(Ended::Final(Error::Stale));
+        }
+        if reply.range != range {
+            let text =
+                format!("bytes {}-{} came for {}-{}", reply.range.start, reply.range.end, range.start, range.end);
+            return Err(Ended::Broken(Error::Corrupt(text)));
+        }
+        if reply.info.version.size != self.version.size {
+            let text = format!("a size of {} under an ETag of {}", reply.info.version.size, self.version.size);
+            return Err(Ended::Broken(Error::Corrupt(text)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,216 @@
+//! Bytes between the store and the local side: prefetching reads, hydration, uploads, server-side copies.
+//!
+//! Owns: when and in which pieces bytes move, and what is tried again. Policy is pure (`window` for read-ahead,
+//! `plan` for parts); the rest is thin. Every transfer runs in tasks of the runtime it was made with, so that it may
+//! be asked for from any thread; dropping the future or the last cursor stops it, and leaves no upload behind. Knows
+//! nothing of names, handles or the state of files.
+
+mod copy;
+mod cursor;
+mod fetch;
+mod hydrate;
+mod journal;
+mod multipart;
+mod plan;
+mod reader;
+mod tasks;
+mod upload;
+mod window;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+
+use crate::cache::Budget;
+use crate::config::TransferSettings;
+use crate::error::Result;
+use crate::inode::Attempt;
+use crate::stage::StagedFile;
+use crate::store::{Attributes, CopyAttributes, ObjectStore};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
+
+pub use cursor::Cursor;
+pub use plan::{Plan, plan_copy, plan_upload};
+pub use reader::ObjectReader;
+pub use window::{Advice, Pattern};
+
+/// All transfers of one mount.
+#[derive(Debug)]
+pub struct Transfer {
+    shared: Arc<Shared>,
+    /// Readers that somebody holds.
+    readers: Mutex<HashMap<(ObjectKey, ETag), Weak<ObjectReader>>>,
+}
+
+/// What every transfer needs.
+#[derive(Debug)]
+struct Shared {
+    store: Arc<dyn ObjectStore>,
+    runtime: Handle,
+    budget: Budget,
+    settings: TransferSettings,
+    patience: Patience,
+    gates: hydrate::Gates,
+    cursors: cursor::Cursors,
+}
+
+/// How long a transfer waits, and how often it tries again.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// A body that brings nothing for so long is given up and resumed. S3 advises to retry slow requests within seconds;
+    /// ten spare a store that is only busy.
+    stall: Duration,
+    /// First pause before a try; doubles up to `longest_pause`.
+    pause: Duration,
+    longest_pause: Duration,
+    /// Tries in a row that bring no byte.
+    fruitless: u32,
+    /// Tries of one piece in all.
+    tries: u32,
+    /// Times that an upload begins anew after a concurrent write.
+    redo: u32,
+    /// A cursor that has not moved for so long gives its parts up when others need the memory.
+    idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Patience {
+            stall: Duration::from_secs(10),
+            pause: Duration::from_millis(50),
+            longest_pause: Duration::from_secs(2),
+            fruitless: 5,
+            tries: 32,
+            redo: 4,
+            idle: Duration::from_secs(3),
+        }
+    }
+}
+
+impl Patience {
+    /// The pause before try number `attempt`, counted from 1.
+    fn before(&self, attempt: u32) -> Duration {
+        self.pause.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.longest_pause)
+    }
+}
+
+impl Transfer {
+    /// Transfers through `store`, in tasks of `runtime`.
+    pub fn new(store: Arc<dyn ObjectStore>, settings: TransferSettings, runtime: Handle) -> Arc<Transfer> {
+        Self::with_patience(store, settings, runtime, Patience::default())
+    }
+
+    fn with_patience(
+        store: Arc<dyn ObjectStore>,
+        settings: TransferSettings,
+        runtime: Handle,
+        patience: Patience,
+    ) -> Arc<Transfer> {
+        let budget = Budget::new(settings.memory_limit);
+        let shared = Arc::new(Shared {
+            store,
+            runtime,
+            budget,
+            settings,
+            patience,
+            gates: hydrate::Gates::default(),
+            cursors: cursor::Cursors::default(),
+        });
+        Arc::new(Transfer { shared, readers: Mutex::default() })
+    }
+
+    /// The budget of all buffers of this mount.
+    pub fn budget(&self) -> &Budget {
+        &self.shared.budget
+    }
+
+    /// The reader of one version of an object, shared by all who read it.
+    pub fn reader(&self, key: ObjectKey, version: Version) -> Arc<ObjectReader> {
+        let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = (key, version.etag.clone());
+        let known = readers.get(&name).and_then(Weak::upgrade);
+        if let Some(reader) = known.filter(|reader| reader.version().same_bytes(&version)) {
+            return reader;
+        }
+        if readers.len() >= 64 && readers.len().is_power_of_two() {
+            readers.retain(|_, reader| reader.strong_count() > 0);
+        }
+        let reader = Arc::new(ObjectReader::new(self.shared.clone(), name.0.clone(), version));
+        readers.insert(name, Arc::downgrade(&reader));
+        reader
+    }
+
+    /// Fetches what is missing of `range` in a staged file over `version`, and a little more where it is read in order.
+    ///
+    /// # Errors
+    /// `Stale` when the object is not that version any more; `StageFull`; what the store says.
+    pub async fn hydrate(
+        &self,
+        key: &ObjectKey,
+        version: &Version,
+        file: &Arc<StagedFile>,
+        range: ByteRange,
+    ) -> Result<()> {
+        hydrate::hydrate(&self.shared, key, version, file, range).await
+    }
+
+    /// Makes the object `key` of a complete staged file: one PUT or parallel parts. Nothing must write to the file
+    /// meanwhile. On failure, and when the future is dropped, nothing is left in the store.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` when something else than `expect` stands there, and it is not what this very upload made
+    /// before its answer got lost; `FileTooLarge`; what the store says.
+    pub async fn upload(
+        &self,
+        key: &ObjectKey,
+        file: &Arc<StagedFile>,
+        attributes: &Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
+        upload::upload(&self.shared, key, file, attributes, expect).await
+    }
+
+    /// What stands under `key`, if it is what an earlier upload of the file made that got no answer.
+    ///
+    /// # Errors
+    /// What the store says.
+    pub async fn made_before(
+        &self,
+        key: &ObjectKey,
+        file: &Arc<StagedFile>,
+        attempt: &Attempt,
+        expect: &Expect,
+    ) -> Result<Option<Version>> {
+        upload::made_before(&self.shared, key, file, attempt, expect).await
+    }
+
+    /// CRC-64/NVME of a complete staged file that nobody writes to.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub async fn checksum(&self, file: &Arc<StagedFile>) -> Result<u64> {
+        upload::checksum(&self.shared, file).await
+    }
+
+    /// Copies an object within the store, by parts above 5 GiB. `None` keeps the source's attributes, and asks for
+    /// its storage class first: a caller that knows it saves a request.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` when the source is not `source_version` any more or the target is not as expected;
+    /// what the store says.
+    pub async fn copy(
+        &self,
+        source: &ObjectKey,
+        source_version: &Version,
+        target: &ObjectKey,
+        attributes: Option<CopyAttributes>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        copy::copy(&self.shared, source, source_version, target, attributes, expect).await
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

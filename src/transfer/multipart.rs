@@ -1,0 +1,73 @@
+//! One multipart upload, which never outlives its owner.
+//!
+//! Dropped before it is complete, for a failure or because nobody waits any more, it aborts itself in the store.
+
+use std::sync::Arc;
+
+use super::Shared;
+use crate::error::Result;
+use crate::store::{Attributes, PartSource, UploadedPart};
+use crate::types::{Expect, ObjectKey, UploadId, Version};
+
+pub(super) struct Multipart {
+    shared: Arc<Shared>,
+    key: ObjectKey,
+    id: UploadId,
+    /// It may exist in the store.
+    pending: bool,
+}
+
+impl Multipart {
+    pub(super) async fn create(
+        shared: &Arc<Shared>,
+        key: &ObjectKey,
+        attributes: &Attributes,
+        parts: PartSource,
+    ) -> Result<Self> {
+        let id = shared.store.create_upload(key, attributes, parts).await?;
+        Ok(Multipart { shared: shared.clone(), key: key.clone(), id, pending: true })
+    }
+
+    pub(super) fn id(&self) -> &UploadId {
+        &self.id
+    }
+
+    /// Makes the object. On an error the upload is still there, unless the store says that it is gone.
+    pub(super) async fn complete(
+        &mut self,
+        mut parts: Vec<UploadedPart>,
+        size: u64,
+        crc64nvme: Option<u64>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        parts.sort_by_key(|part| part.number);
+        let store = &self.shared.store;
+        let version = store.complete_upload(&self.key, &self.id, &parts, size, crc64nvme, expect).await?;
+        self.pending = false;
+        Ok(Version { size, ..version })
+    }
+
+    /// Removes what was uploaded, and waits for it.
+    pub(super) async fn abort(mut self) {
+        let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
+        match store.abort_upload(&key, &id).await {
+            Ok(()) => self.pending = false,
+            // Dropping it tries once more.
+            Err(error) => tracing::debug!(%key, %error, "an upload could not be aborted at once"),
+        }
+    }
+}
+
+impl Drop for Multipart {
+    fn drop(&mut self) {
+        if !self.pending {
+            return;
+        }
+        let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
+        self.shared.runtime.spawn(async move {
+            if let Err(error) = store.abort_upload(&key, &id).await {
+                tracing::warn!(%key, upload = id.as_str(), %error, "an unfinished upload is left in the bucket");
+            }
+        });
+    }
+}

@@ -1,0 +1,230 @@
+//! Reading one version of an object, by any number of handles.
+//!
+//! Parts belong to the cursors that want them: the reader only knows them weakly, so a part that nobody wants any
+//! more is cancelled and freed at once, and one that several want is fetched once. Lock order: cursor, then reader;
+//! neither is held while waiting.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use bytes::Bytes;
+
+use super::Shared;
+use super::cursor::{Cursor, Fetch};
+use super::fetch::Source;
+use super::window::Advice;
+use crate::cache::{Part, Reservation, join};
+use crate::error::{Error, Result};
+use crate::store::GetReply;
+use crate::types::{ByteRange, ObjectKey, Version};
+
+/// Most of an adopted body that is kept: it was asked for before anybody knew how much of it is wanted.
+const ADOPT_MAX: u64 = 8 << 20;
+/// With less of the budget left, cursors that stand still give up what they hold.
+const PRESSURE: u64 = 16 << 20;
+
+/// Reads one version of one object. Shared by all handles of that version.
+#[derive(Debug)]
+pub struct ObjectReader {
+    source: Source,
+    number: u64,
+    /// Live parts by their first byte; they never overlap.
+    parts: Mutex<BTreeMap<u64, Weak<Fetch>>>,
+    /// An open's first part, until a cursor takes it.
+    adopted: Mutex<Option<Arc<Fetch>>>,
+}
+
+impl ObjectReader {
+    pub(super) fn new(shared: Arc<Shared>, key: ObjectKey, version: Version) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        ObjectReader {
+            source: Source { shared, key, version },
+            number: NEXT.fetch_add(1, Ordering::Relaxed),
+            parts: Mutex::default(),
+            adopted: Mutex::default(),
+        }
+    }
+
+    /// The version it reads.
+    pub fn version(&self) -> &Version {
+        &self.source.version
+    }
+
+    /// Takes the answer of an open's GET as a first part. One of another version, or of bytes that are on their way
+    /// already, is dropped.
+    pub fn adopt(&self, reply: GetReply) {
+        let range = ByteRange::at(reply.range.start, reply.range.len().min(ADOPT_MAX));
+        if range.is_empty() || !reply.info.version.same_bytes(self.version()) || range.end > self.version().size {
+            return;
+        }
+        let mut parts = lock(&self.parts);
+        if !live(&mut parts, range).is_empty() {
+            return;
+        }
+        let reserved = self.source.shared.budget.reserve_anyway(range.len());
+        let fetch = self.start(&mut parts, range, reserved, Some(reply));
+        drop(parts);
+        *lock(&self.adopted) = Some(fetch);
+    }
+
+    /// The bytes of `range`, cut at the end of the object.
+    ///
+    /// # Errors
+    /// `Stale` when the object is not this version any more; what the store says.
+    pub async fn read(&self, cursor: &Cursor, range: ByteRange) -> Result<Bytes> {
+        let range = range.intersect(ByteRange::new(0, self.version().size));
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let needed = self.arrange(cursor, range);
+        let (mut pieces, mut at) = (Vec::new(), range.start);
+        for fetch in needed {
+            let wanted = fetch.part.range().intersect(range);
+            if wanted.is_empty() {
+                continue;
+            }
+            fetch.part.wait_for(wanted.end).await?;
+            fetch.part.collect(wanted, &mut pieces);
+            at = wanted.end;
+        }
+        if at == range.end { Ok(join(pieces)) } else { Err(Error::Internal("a read was not covered by parts")) }
+    }
+
+    /// Sees to it that what the request needs is on its way, and what comes after it; gives the parts it needs.
+    fn arrange(&self, cursor: &Cursor, range: ByteRange) -> Vec<Arc<Fetch>> {
+        let (size, shared) = (self.version().size, &self.source.shared);
+        let mut state = cursor.on(self.number, &shared.cursors);
+        state.held.extend(lock(&self.adopted).take());
+        if shared.budget.available() < PRESSURE {
+            shared.cursors.reclaim(shared.patience.idle);
+        }
+        // Under pressure the windows shrink: each reader may take what it has, and half of what is left.
+        let most = shared.settings.read_ahead.min(state.bytes().saturating_add(shared.budget.available() / 2));
+        let advice = state.pattern.observe(range, size, most);
+
+        let mut parts = lock(&self.parts);
+        let needed = self.cover_demand(&mut parts, advice);
+        state.hold(&needed);
+        let ahead = self.cover_ahead(&mut parts, advice, &state.held);
+        state.hold(&ahead);
+        drop(parts);
+        state.let_go();
+        needed
+    }
+
+    /// The parts that hold the demand, in order. What is missing is fetched whatever the budget says; when it can,
+    /// a request goes on into what is wanted next.
+    fn cover_demand(&self, parts: &mut BTreeMap<u64, Weak<Fetch>>, advice: Advice) -> Vec<Arc<Fetch>> {
+        let budget = &self.source.shared.budget;
+        let reach = if advice.ahead.start <= advice.demand.end { advice.ahead.end } else { advice.demand.end };
+        let whole = ByteRange::new(advice.demand.start, reach.max(advice.demand.end));
+        let mut needed = live(parts, advice.demand);
+        for gap in gaps(parts, whole) {
+            if gap.start >= advice.demand.end {
+                break;
+            }
+            let least = ByteRange::new(gap.start, gap.end.min(advice.demand.end));
+            let long = ByteRange::new(gap.start, gap.end.min(least.end.max(gap.start + advice.piece)));
+            let (piece, reserved) = match budget.try_reserve(long.len()) {
+                Some(reserved) => (long, reserved),
+                None => (least, budget.reserve_anyway(least.len())),
+            };
+            needed.push(self.start(parts, piece, reserved, None));
+        }
+        needed.sort_by_key(|fetch| fetch.part.range().start);
+        needed
+    }
+
+    /// The parts that hold what is wanted next, as far as budget and concurrency go.
+    fn cover_ahead(
+        &self,
+        parts: &mut BTreeMap<u64, Weak<Fetch>>,
+        advice: Advice,
+        held: &[Arc<Fetch>],
+    ) -> Vec<Arc<Fetch>> {
+        let shared = &self.source.shared;
+        let mut ahead = live(parts, advice.ahead);
+        let mut running = held.iter().filter(|fetch| !fetch.part.is_complete()).count();
+        for gap in gaps(parts, advice.ahead) {
+            let mut start = gap.start;
+            // The last piece of a window waits until it is a whole one, unless nothing comes after it.
+            while start < gap.end && (gap.end - start >= advice.piece || self.ends_there(parts, gap.end)) {
+                let piece = ByteRange::new(start, gap.end.min(start + advice.piece));
+                let reserved = if running < shared.settings.concurrency.max(1) {
+                    shared.budget.try_reserve(piece.len())
+                } else {
+                    None
+                };
+                let Some(reserved) = reserved else { return ahead };
+                ahead.push(self.start(parts, piece, reserved, None));
+                running += 1;
+                start = piece.end;
+            }
+        }
+        ahead
+    }
+
+    fn ends_there(&self, parts: &BTreeMap<u64, Weak<Fetch>>, end: u64) -> bool {
+        end == self.version().size || parts.contains_key(&end)
+    }
+
+    fn start(
+        &self,
+        parts: &mut BTreeMap<u64, Weak<Fetch>>,
+        range: ByteRange,
+        reserved: Reservation,
+        first: Option<GetReply>,
+    ) -> Arc<Fetch> {
+        let part = Arc::new(Part::new(range, reserved));
+        let task = self.source.shared.runtime.spawn({
+            let (source, part) = (self.source.clone(), part.clone());
+            async move {
+                let mut sink = |_, chunk| {
+                    part.push(chunk);
+                    Ok(())
+                };
+                if let Err(error) = source.stream(range, first, &mut sink).await {
+                    part.fail(error);
+                }
+            }
+        });
+        let fetch = Arc::new(Fetch { part, task: task.abort_handle() });
+        parts.insert(range.start, Arc::downgrade(&fetch));
+        fetch
+    }
+}
+
+/// The parts that overlap `range` and may still be read, in order. Forgets those that are gone or failed.
+fn live(parts: &mut BTreeMap<u64, Weak<Fetch>>, range: ByteRange) -> Vec<Arc<Fetch>> {
+    let mut found = Vec::new();
+    parts.retain(|_, fetch| {
+        let Some(fetch) = fetch.upgrade().filter(|fetch| !fetch.part.has_failed()) else { return false };
+        if !fetch.part.range().intersect(range).is_empty() {
+            found.push(fetch);
+        }
+        true
+    });
+    found
+}
+
+/// The bytes of `range` that no part has.
+fn gaps(parts: &mut BTreeMap<u64, Weak<Fetch>>, range: ByteRange) -> Vec<ByteRange> {
+    let (mut gaps, mut at) = (Vec::new(), range.start);
+    for fetch in live(parts, range) {
+        let part = fetch.part.range();
+        if part.start > at {
+            gaps.push(ByteRange::new(at, part.start));
+        }
+        at = part.end;
+    }
+    if at < range.end {
+        gaps.push(ByteRange::new(at, range.end));
+    }
+    gaps
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one of these is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,422 @@
+//! A store in memory that does as it is told, also wrongly: each call may meet a fault that waits for it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
+use crate::store::*;
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+const CHUNK: usize = 64 << 10;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Call {
+    Head,
+    Get,
+    Put,
+    Create,
+    Part,
+    PartCopy,
+    Complete,
+    Abort,
+    Copy,
+    List,
+    Delete,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Fault {
+    /// Nothing is done.
+    Fail(Error),
+    /// It is done, and the answer is an error.
+    DoneBut(Error),
+    /// The body breaks after so many bytes.
+    Cut(u64),
+    /// The body ends after so many bytes as if that were all.
+    End(u64),
+    /// The body goes silent after so many bytes.
+    Stall(u64),
+    /// The answer is of other bytes than those asked for.
+    WrongRange,
+    /// It never answers.
+    Hang,
+    /// It is done at once, and answered when the test says so.
+    Late(Arc<Notify>),
+}
+
+#[derive(Clone, Debug)]
+struct Object {
+    bytes: Bytes,
+    info: ObjectInfo,
+}
+
+#[derive(Debug, Default)]
+struct Upload {
+    key: Option<ObjectKey>,
+    attributes: Attributes,
+    source: Option<PartSource>,
+    parts: BTreeMap<PartNumber, Bytes>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    objects: BTreeMap<ObjectKey, Object>,
+    uploads: HashMap<UploadId, Upload>,
+    faults: Vec<(Call, Fault)>,
+    calls: Vec<Call>,
+    gets: Vec<ByteRange>,
+    puts_from_file: usize,
+    versions: u64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Fake {
+    state: Mutex<State>,
+    running: AtomicUsize,
+    /// Most part uploads that ran at once.
+    pub(crate) most_at_once: AtomicUsize,
+    /// Objects are made without checksums.
+    without_checksums: bool,
+}
+
+impl Fake {
+    pub(crate) fn new(without_checksums: bool) -> Self {
+        Fake { without_checksums, ..Fake::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics in it")
+    }
+
+    pub(crate) fn set(&self, key: &str, bytes: impl Into<Bytes>) -> Version {
+        self.store(&ObjectKey::from_store(key), bytes.into(), &Attributes::default(), SystemTime::now())
+    }
+
+    pub(crate) fn set_with(&self, key: &str, bytes: Bytes, attributes: &Attributes, made: SystemTime) -> Version {
+        self.store(&ObjectKey::from_store(key), bytes, attributes, made)
+    }
+
+    fn store(&self, key: &ObjectKey, bytes: Bytes, attributes: &Attributes, modified: SystemTime) -> Version {
+        let mut state = self.state();
+        state.versions += 1;
+        let etag = ETag::parse(&format!("v{}", state.versions));
+        let version = Version { etag, size: bytes.len() as u64, modified };
+        let crc = (!self.without_checksums).then(|| crc_fast::crc64_nvme(&bytes));
+        let info = ObjectInfo { version: version.clone(), attributes: attributes.clone(), crc64nvme: crc };
+        state.objects.insert(key.clone(), Object { bytes, info });
+        version
+    }
+
+    pub(crate) fn bytes(&self, key: &str) -> Option<Bytes> {
+        self.state().objects.get(&ObjectKey::from_store(key)).map(|object| object.bytes.clone())
+    }
+
+    pub(crate) fn attributes(&self, key: &str) -> Option<Attributes> {
+        self.state().objects.get(&ObjectKey::from_store(key)).map(|object| object.info.attributes.clone())
+    }
+
+    /// The next such call meets the fault; several wait in line.
+    pub(crate) fn next(&self, call: Call, fault: Fault) {
+        self.state().faults.push((call, fault));
+    }
+
+    /// Keys of all objects, in order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state().objects.keys().map(|key| key.to_string()).collect()
+    }
+
+    /// Another client removes an object.
+    pub(crate) fn remove(&self, key: &str) {
+        self.state().objects.remove(&ObjectKey::from_store(key));
+    }
+
+    /// Requests since the last time this was asked.
+    pub(crate) fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state().calls)
+    }
+
+    pub(crate) fn count(&self, call: Call) -> usize {
+        self.state().calls.iter().filter(|made| **made == call).count()
+    }
+
+    /// Ranges of all GETs, in order of their coming.
+    pub(crate) fn gets(&self) -> Vec<ByteRange> {
+        self.state().gets.clone()
+    }
+
+    pub(crate) fn open_uploads(&self) -> usize {
+        self.state().uploads.len()
+    }
+
+    pub(crate) fn bodies_from_file(&self) -> usize {
+        self.state().puts_from_file
+    }
+
+    /// Notes the call; `Fail` and `Hang` act at once, other faults are for the caller.
+    async fn enter(&self, call: Call) -> Result<Option<Fault>> {
+        let fault = {
+            let mut state = self.state();
+            state.calls.push(call);
+            let waiting = state.faults.iter().position(|(meant, _)| *meant == call);
+            waiting.map(|index| state.faults.remove(index).1)
+        };
+        match fault {
+            Some(Fault::Fail(error)) => Err(error),
+            Some(Fault::Hang) => std::future::pending().await,
+            other => Ok(other),
+        }
+    }
+
+    fn object(&self, key: &ObjectKey) -> Result<Object> {
+        self.state().objects.get(key).cloned().ok_or(Error::NotFound)
+    }
+
+    fn check(&self, key: &ObjectKey, expect: &Expect) -> Result<()> {
+        let there = self.state().objects.get(key).map(|object| object.info.version.etag.clone());
+        match expect {
+            Expect::Absent if there.is_some() => Err(Error::PreconditionFailed),
+            Expect::Is(etag) if there.as_ref() != Some(etag) => Err(Error::PreconditionFailed),
+            _ => Ok(()),
+        }
+    }
+
+    fn content(&self, body: UploadBody) -> Bytes {
+        match body {
+            UploadBody::Memory(bytes) => bytes,
+            UploadBody::File { file, range } => {
+                self.state().puts_from_file += 1;
+                let mut bytes = vec![0; range.len() as usize];
+                file.read_exact_at(&mut bytes, range.start).expect("the file has the range");
+                bytes.into()
+            }
+        }
+    }
+}
+
+async fn late(fault: &Option<Fault>) {
+    if let Some(Fault::Late(word)) = fault {
+        word.notified().await;
+    }
+}
+
+/// Done, unless the fault says that the answer gets lost.
+fn answer<T>(value: T, fault: Option<Fault>) -> Result<T> {
+    if let Some(Fault::DoneBut(error)) = fault { Err(error) } else { Ok(value) }
+}
+
+fn body(bytes: Bytes, fault: &Option<Fault>) -> BodyStream {
+    let good = match fault {
+        Some(Fault::Cut(after) | Fault::End(after) | Fault::Stall(after)) => bytes.len().min(*after as usize),
+        _ => bytes.len(),
+    };
+    let starts = (0..good).step_by(CHUNK);
+    let chunks: Vec<Result<Bytes>> = starts.map(|at| Ok(bytes.slice(at..good.min(at + CHUNK)))).collect();
+    let chunks = futures_util::stream::iter(chunks);
+    match fault {
+        Some(Fault::Cut(_)) => {
+            let broken = Err(Error::Unreachable("the connection broke".into()));
+            chunks.chain(futures_util::stream::iter([broken])).boxed()
+        }
+        Some(Fault::Stall(_)) => chunks.chain(futures_util::stream::pending()).boxed(),
+        _ => chunks.boxed(),
+    }
+}
+
+#[async_trait]
+impl ObjectStore for Fake {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { rename: false, ordered_listing: true }
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        let fault = self.enter(Call::Head).await?;
+        let found = self.object(key);
+        late(&fault).await;
+        Ok(found?.info)
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListPage> {
+        self.enter(Call::List).await?;
+        let most = if request.max_keys == 0 { 1000 } else { usize::from(request.max_keys) };
+        let state = self.state();
+        let mut page = ListPage::default();
+        let mut prefixes = BTreeSet::new();
+        let after = request.continuation.as_deref().unwrap_or_default();
+        for (key, object) in &state.objects {
+            let Some(rest) = key.as_str().strip_prefix(&request.prefix) else { continue };
+            let folded = rest.split_once('/').filter(|_| request.by_directory);
+            let name = folded.map_or_else(|| key.to_string(), |(first, _)| format!("{}{first}/", request.prefix));
+            if name.as_str() <= after || prefixes.contains(&name) {
+                continue;
+            }
+            if page.objects.len() + prefixes.len() == most {
+                page.next = page.objects.last().map(|last: &ListedObject| last.key.to_string());
+                page.next = page.next.max(prefixes.last().cloned());
+                break;
+            }
+            if folded.is_some() {
+                prefixes.insert(name);
+            } else {
+                let version = object.info.version.clone();
+                let storage_class = object.info.attributes.storage_class.clone();
+                page.objects.push(ListedObject { key: key.clone(), version, storage_class });
+            }
+        }
+        page.prefixes = prefixes.into_iter().collect();
+        Ok(page)
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply> {
+        let fault = self.enter(Call::Get).await?;
+        let object = self.object(key)?;
+        if if_match.is_some_and(|etag| *etag != object.info.version.etag) {
+            return Err(Error::PreconditionFailed);
+        }
+        let all = ByteRange::new(0, object.bytes.len() as u64);
+        let mut range = range.unwrap_or(all).intersect(all);
+        self.state().gets.push(range);
+        if matches!(fault, Some(Fault::WrongRange)) {
+            range = ByteRange::new(range.start + 1, range.end);
+        }
+        let bytes = object.bytes.slice(range.start as usize..range.end as usize);
+        late(&fault).await;
+        Ok(GetReply { info: object.info, range, body: body(bytes, &fault) })
+    }
+
+    async fn put(
+        &self,
+        key: &ObjectKey,
+        body: UploadBody,
+        attributes: &Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
+        let fault = self.enter(Call::Put).await?;
+        self.check(key, expect)?;
+        let bytes = self.content(body);
+        answer(Version { size: 0, ..self.store(key, bytes, attributes, SystemTime::now()) }, fault)
+    }
+
+    async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
+        self.enter(Call::Create).await?;
+        let mut state = self.state();
+        state.versions += 1;
+        let id = UploadId::new(format!("u{}", state.versions));
+        let upload =
+            Upload { key: Some(key.clone()), attributes: attributes.clone(), source: Some(parts), ..Upload::default() };
+        state.uploads.insert(id.clone(), upload);
+        Ok(id)
+    }
+
+    async fn upload_part(
+        &self,
+        _: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        body: UploadBody,
+    ) -> Result<UploadedPart> {
+        let running = self.running.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_at_once.fetch_max(running, Ordering::Relaxed);
+        // Long enough for others to begin, were they allowed to.
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        self.running.fetch_sub(1, Ordering::Relaxed);
+        self.enter(Call::Part).await?;
+        let bytes = self.content(body);
+        let mut state = self.state();
+        let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
+        assert_eq!(upload.source, Some(PartSource::Bodies));
+        upload.parts.insert(number, bytes);
+        Ok(UploadedPart { number, etag: ETag::parse("part"), checksum: None })
+    }
+
+    async fn upload_part_copy(
+        &self,
+        _: &ObjectKey,
+        upload: &UploadId,
+        number: PartNumber,
+        source: &ObjectKey,
+        source_etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        self.enter(Call::PartCopy).await?;
+        if *source_etag != self.object(source)?.info.version.etag {
+            return Err(Error::PreconditionFailed);
+        }
+        // Sources of more than 5 GiB are not really there: a part stands for its range.
+        let text = Bytes::from(format!("{}-{};", range.start, range.end));
+        let mut state = self.state();
+        let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
+        assert_eq!(upload.source, Some(PartSource::Copies));
+        upload.parts.insert(number, text);
+        Ok(UploadedPart { number, etag: ETag::parse("part"), checksum: None })
+    }
+
+    async fn complete_upload(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        parts: &[UploadedPart],
+        size: u64,
+        crc64nvme: Option<u64>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        let fault = self.enter(Call::Complete).await?;
+        self.check(key, expect)?;
+        let made = self.state().uploads.remove(upload).ok_or(Error::UploadGone)?;
+        assert_eq!(made.key.as_ref(), Some(key));
+        assert!(parts.iter().map(|part| part.number).eq(made.parts.keys().copied()), "all parts, in order");
+        let bytes = Bytes::from(made.parts.values().flat_map(|part| part.to_vec()).collect::<Vec<u8>>());
+        if bytes.len() as u64 == size {
+            assert_eq!(crc64nvme, Some(crc_fast::crc64_nvme(&bytes)), "the checksum is that of the whole");
+        }
+        answer(self.store(key, bytes, &made.attributes, SystemTime::now()), fault)
+    }
+
+    async fn abort_upload(&self, _: &ObjectKey, upload: &UploadId) -> Result<()> {
+        self.enter(Call::Abort).await?;
+        self.state().uploads.remove(upload);
+        Ok(())
+    }
+
+    async fn copy(&self, request: CopyRequest) -> Result<Version> {
+        let fault = self.enter(Call::Copy).await?;
+        let source = self.object(&request.source)?;
+        if source.info.version.etag != request.source_etag {
+            return Err(Error::PreconditionFailed);
+        }
+        self.check(&request.target, &request.expect)?;
+        let attributes = match request.attributes {
+            CopyAttributes::Keep { storage_class } => Attributes { storage_class, ..source.info.attributes },
+            CopyAttributes::Replace(attributes) => attributes,
+        };
+        let made = self.store(&request.target, source.bytes, &attributes, SystemTime::now());
+        answer(Version { size: 0, ..made }, fault)
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
+        let fault = self.enter(Call::Delete).await?;
+        if let Some(etag) = if_match
+            && self.object(key).is_ok_and(|there| there.info.version.etag != *etag)
+        {
+            return Err(Error::PreconditionFailed);
+        }
+        self.state().objects.remove(key);
+        late(&fault).await;
+        answer((), fault)
+    }
+
+    async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
+        Err(Error::Unsupported("delete"))
+    }
+
+    async fn rename(&self, _: &ObjectKey, _: &ETag, _: &ObjectKey, _: &Expect) -> Result<()> {
+        Err(Error::Unsupported("rename"))
+    }
+}

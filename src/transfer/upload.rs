@@ -1,0 +1,268 @@
+//! Making an object of a staged file, and knowing one's own work again when the answer got lost.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use crc_fast::CrcAlgorithm::Crc64Nvme;
+use futures_util::StreamExt;
+
+use super::multipart::Multipart;
+use super::plan::{Plan, plan_upload};
+use super::{Shared, tasks};
+use crate::cache::Reservation;
+use crate::error::{Error, Result};
+use crate::inode::Attempt;
+use crate::stage::StagedFile;
+use crate::store::{Attributes, ObjectInfo, PartSource, UploadBody, UploadedPart};
+use crate::types::{ByteRange, Expect, ObjectKey, PartNumber, UploadId, Version};
+
+/// Larger parts are read from the file while they are sent.
+const MEMORY_MAX: u64 = 32 << 20;
+/// How far the store's clock may be behind ours.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(60);
+/// Bytes read at once for a checksum.
+const READ: usize = 1 << 20;
+
+pub(super) async fn upload(
+    shared: &Arc<Shared>,
+    key: &ObjectKey,
+    file: &Arc<StagedFile>,
+    attributes: &Attributes,
+    expect: &Expect,
+) -> Result<Version> {
+    if !file.is_complete() {
+        return Err(Error::Internal("a staged file with missing bytes can't be uploaded"));
+    }
+    let upload = Upload {
+        bytes: StagedBytes { shared: shared.clone(), file: file.clone() },
+        key: key.clone(),
+        attributes: attributes.clone(),
+        expect: expect.clone(),
+        size: file.size(),
+        started: SystemTime::now(),
+    };
+    let plan = plan_upload(upload.size, shared.settings.part_size)?;
+    tasks::run(&shared.runtime, async move {
+        match plan {
+            Plan::Single => upload.single().await,
+            Plan::Parts { .. } => upload.by_parts(plan).await,
+        }
+    })
+    .await
+}
+
+/// What stands under `key`, if it is what an earlier upload made that got no answer.
+pub(super) async fn made_before(
+    shared: &Arc<Shared>,
+    key: &ObjectKey,
+    file: &Arc<StagedFile>,
+    attempt: &Attempt,
+    expect: &Expect,
+) -> Result<Option<Version>> {
+    let upload = Upload {
+        bytes: StagedBytes { shared: shared.clone(), file: file.clone() },
+        key: key.clone(),
+        attributes: attempt.attributes.clone(),
+        expect: expect.clone(),
+        size: attempt.size,
+        started: attempt.began,
+    };
+    let crc = attempt.crc64nvme;
+    tasks::run(&shared.runtime, async move { upload.own_work(crc).await }).await
+}
+
+/// CRC-64/NVME of a complete staged file that nobody writes to.
+pub(super) async fn checksum(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Result<u64> {
+    let bytes = StagedBytes { shared: shared.clone(), file: file.clone() };
+    bytes.checksum(ByteRange::new(0, file.size())).await
+}
+
+struct Upload {
+    bytes: StagedBytes,
+    key: ObjectKey,
+    attributes: Attributes,
+    expect: Expect,
+    size: u64,
+    started: SystemTime,
+}
+
+impl Upload {
+    async fn single(&self) -> Result<Version> {
+        let shared = &self.bytes.shared;
+        let body = self.bytes.body(ByteRange::new(0, self.size)).await?;
+        let mut attempt = 1;
+        loop {
+            match shared.store.put(&self.key, body.body.clone(), &self.attributes, &self.expect).await {
+                Ok(version) => return Ok(Version { size: self.size, ..version }),
+                Err(Error::ConcurrentWrite) if attempt < shared.patience.redo => {
+                    tokio::time::sleep(shared.patience.before(attempt)).await;
+                    attempt += 1;
+                }
+                Err(Error::PreconditionFailed) => {
+                    let crc = self.bytes.checksum(ByteRange::new(0, self.size)).await?;
+                    return self.own_work(crc).await?.ok_or(Error::PreconditionFailed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// AWS wants a whole new upload after a 409 on completing one.
+    async fn by_parts(&self, plan: Plan) -> Result<Version> {
+        let shared = &self.bytes.shared;
+        let mut attempt = 1;
+        loop {
+            let error = match self.one_upload(plan).await {
+                Err(error @ (Error::ConcurrentWrite | Error::UploadGone)) => error,
+                done => return done,
+            };
+            if attempt >= shared.patience.redo {
+                return Err(error);
+            }
+            tracing::debug!(key = %self.key, %error, "an upload begins anew");
+            tokio::time::sleep(shared.patience.before(attempt)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn one_upload(&self, plan: Plan) -> Result<Version> {
+        let shared = &self.bytes.shared;
+        let mut multipart = Multipart::create(shared, &self.key, &self.attributes, PartSource::Bodies).await?;
+        let done = self.parts_and_completion(&mut multipart, plan).await;
+        if done.is_err() {
+            multipart.abort().await;
+        }
+        done
+    }
+
+    async fn parts_and_completion(&self, multipart: &mut Multipart, plan: Plan) -> Result<Version> {
+        let shared = &self.bytes.shared;
+        let jobs = plan.parts(self.size).enumerate().map(|(index, range)| {
+            send_part(self.bytes.clone(), self.key.clone(), multipart.id().clone(), index as u64, range)
+        });
+        let mut sent = tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await?;
+        sent.sort_by_key(|part| part.range.start);
+        let crc =
+            sent.iter().fold(0, |crc, part| crc_fast::checksum_combine(Crc64Nvme, crc, part.crc, part.range.len()));
+        let parts = sent.into_iter().map(|part| part.uploaded).collect();
+        match multipart.complete(parts, self.size, Some(crc), &self.expect).await {
+            Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => self.own_work(crc).await?.ok_or(error),
+            done => done,
+        }
+    }
+
+    /// What stands under the key, if it is what this upload made: the answer may have been lost on its way.
+    async fn own_work(&self, crc: u64) -> Result<Option<Version>> {
+        let shared = &self.bytes.shared;
+        let info = match shared.store.head(&self.key).await {
+            Ok(info) => info,
+            Err(Error::NotFound) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        if info.version.size != self.size || !self.may_have_made(&info) {
+            return Ok(None);
+        }
+        let theirs = match info.crc64nvme {
+            Some(theirs) => Some(theirs),
+            None => read_back(shared, &self.key, &info).await?,
+        };
+        Ok((theirs == Some(crc)).then_some(info.version))
+    }
+
+    /// Whether an object of the same size can be this upload's, as far as all but its bytes tell. Replacing one version
+    /// by another that somebody else made of the same bytes hurts nobody. But of two who create the same name
+    /// exclusively only one may win, and lock files are often equal, even empty: there, more must agree.
+    fn may_have_made(&self, info: &ObjectInfo) -> bool {
+        if info.attributes.metadata != self.attributes.metadata {
+            return false;
+        }
+        if self.expect != Expect::Absent {
+            return true;
+        }
+        let telling = self.size > 0 || !self.attributes.metadata.is_empty();
+        telling && info.version.modified + CLOCKS_DIFFER >= self.started
+    }
+}
+
+/// The checksum of an object whose store does not keep one: rare and slow, and better than to call one's own work
+/// a conflict. `None` when it changed meanwhile.
+async fn read_back(shared: &Arc<Shared>, key: &ObjectKey, info: &ObjectInfo) -> Result<Option<u64>> {
+    let mut digest = crc_fast::Digest::new(Crc64Nvme);
+    if info.version.size == 0 {
+        return Ok(Some(digest.finalize()));
+    }
+    let mut body = match shared.store.get(key, None, Some(&info.version.etag)).await {
+        Ok(reply) => reply.body,
+        Err(Error::PreconditionFailed | Error::NotFound) => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    while let Some(chunk) = body.next().await {
+        digest.update(&chunk?);
+    }
+    Ok(Some(digest.finalize()))
+}
+
+struct SentPart {
+    range: ByteRange,
+    crc: u64,
+    uploaded: UploadedPart,
+}
+
+async fn send_part(bytes: StagedBytes, key: ObjectKey, id: UploadId, index: u64, range: ByteRange) -> Result<SentPart> {
+    let number = PartNumber::from_index(index)?;
+    let body = bytes.body(range).await?;
+    let crc = match &body.body {
+        UploadBody::Memory(memory) => crc_fast::crc64_nvme(memory),
+        UploadBody::File { .. } => bytes.checksum(range).await?,
+    };
+    let uploaded = bytes.shared.store.upload_part(&key, &id, number, body.body).await?;
+    Ok(SentPart { range, crc, uploaded })
+}
+
+/// A staged file that nobody writes to meanwhile.
+#[derive(Clone)]
+struct StagedBytes {
+    shared: Arc<Shared>,
+    file: Arc<StagedFile>,
+}
+
+/// A body, with the memory it takes.
+struct Body {
+    body: UploadBody,
+    _reserved: Option<Reservation>,
+}
+
+impl StagedBytes {
+    /// From memory while that is small and the budget has it; else from the file, as it is sent.
+    async fn body(&self, range: ByteRange) -> Result<Body> {
+        let reserved = if range.len() <= MEMORY_MAX { self.shared.budget.try_reserve(range.len()) } else { None };
+        let Some(reserved) = reserved else {
+            return Ok(Body { body: UploadBody::File { file: self.file.file(), range }, _reserved: None });
+        };
+        let file = self.file.clone();
+        let read =
+            tasks::run_blocking(&self.shared.runtime, move || read_exact(&file, range.start, range.len() as usize));
+        Ok(Body { body: UploadBody::Memory(read.await?), _reserved: Some(reserved) })
+    }
+
+    /// CRC-64/NVME of a range.
+    async fn checksum(&self, range: ByteRange) -> Result<u64> {
+        let file = self.file.clone();
+        tasks::run_blocking(&self.shared.runtime, move || {
+            let (mut digest, mut at) = (crc_fast::Digest::new(Crc64Nvme), range.start);
+            while at < range.end {
+                let bytes = read_exact(&file, at, (range.end - at).min(READ as u64) as usize)?;
+                digest.update(&bytes);
+                at += bytes.len() as u64;
+            }
+            Ok(digest.finalize())
+        })
+        .await
+    }
+}
+
+fn read_exact(file: &StagedFile, offset: u64, len: usize) -> Result<Bytes> {
+    let bytes = file.read_at(offset, len)?;
+    if bytes.len() == len { Ok(bytes) } else { Err(Error::Internal("a staged file shrank while it was uploaded")) }
+}

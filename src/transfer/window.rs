@@ -1,0 +1,267 @@
+//! Read-ahead: which bytes to have, given what was asked. Pure: a state machine over requests.
+//!
+//! A file begins with a small fetch. Who reads on in order gets a window that doubles; who jumps about gets what
+//! he asked, rounded to blocks. The kernel's own read-ahead sends requests of 128 KiB to 1 MiB that arrive a little
+//! out of order: near the window they count as in order. A few streams are told apart in one handle.
+
+use crate::types::ByteRange;
+
+const MIB: u64 = 1 << 20;
+/// Random reads are rounded to this: the kernel's usual read-ahead, so that its neighbours are not asked for twice.
+const BLOCK: u64 = 128 << 10;
+/// First fetch at the start of a file: one round trip's worth on a good line, and the whole of most files.
+const FIRST: u64 = MIB;
+/// Largest piece that one request fetches ahead.
+const PIECE_MAX: u64 = 8 * MIB;
+/// Bytes that are kept behind a sequential reader, for requests that arrive late.
+const BEHIND: u64 = 4 * MIB;
+/// Streams told apart in one handle.
+const STREAMS: usize = 4;
+
+/// What to have for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Advice {
+    /// Needed now; holds the request.
+    pub demand: ByteRange,
+    /// Wanted soon; begins at or after the end of `demand`, and may be empty.
+    pub ahead: ByteRange,
+    /// Bytes to fetch with one request, when more than `demand` is missing.
+    pub piece: u64,
+}
+
+/// The pattern of one handle's reads.
+#[derive(Clone, Debug, Default)]
+pub struct Pattern {
+    /// The stream that was read last comes first.
+    streams: Vec<Stream>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stream {
+    /// One past the furthest byte that was asked for.
+    next: u64,
+    /// Bytes to have beyond `next`; 0 while nothing says that it goes on.
+    window: u64,
+    /// Bytes asked for in order.
+    run: u64,
+    /// The last request, rounded to blocks.
+    last: ByteRange,
+}
+
+impl Pattern {
+    /// Takes a request (not empty, within the file) of a file of `size` bytes into account. `most` is the largest
+    /// window in bytes; 0 turns read-ahead off.
+    pub fn observe(&mut self, range: ByteRange, size: u64, most: u64) -> Advice {
+        let known = self.streams.iter().position(|stream| stream.takes(range));
+        let mut stream = match known {
+            Some(index) => {
+                let mut stream = self.streams.remove(index);
+                stream.advance(range, most);
+                stream
+            }
+            None => {
+                self.streams.truncate(STREAMS - 1);
+                Stream::begin(range, most)
+            }
+        };
+        stream.last = blocks(range, size);
+        self.streams.insert(0, stream);
+        stream.advice(range, size, most)
+    }
+
+    /// True when a fetched part is still of use to one of the streams.
+    pub fn wants(&self, part: ByteRange) -> bool {
+        self.streams.iter().any(|stream| !stream.kept().intersect(part).is_empty())
+    }
+}
+
+impl Stream {
+    /// A read of the first byte most often begins a read of the whole file; another first read tells nothing.
+    fn begin(range: ByteRange, most: u64) -> Self {
+        let window = if range.start == 0 { FIRST.min(most) } else { 0 };
+        Stream { next: range.end, window, run: range.len(), last: range }
+    }
+
+    /// True when a request belongs to this stream.
+    fn takes(&self, range: ByteRange) -> bool {
+        let (behind, before) = if self.window > 0 { (BEHIND, self.window + MIB) } else { (MIB, BLOCK) };
+        range.start >= self.next.saturating_sub(behind) && range.start <= self.next.saturating_add(before)
+    }
+
+    fn advance(&mut self, range: ByteRange, most: u64) {
+        if range.end <= self.next {
+            // Late, or read again: no news about where it goes on.
+            return;
+        }
+        self.run = self.run.saturating_add(range.len());
+        self.next = range.end;
+        if self.window == 0 {
+            self.window = FIRST.min(most);
+        }
+        while self.window < most && self.run >= self.window / 2 {
+            self.window = (self.window * 2).min(most);
+        }
+    }
+
+    fn advice(&self, range: ByteRange, size: u64, most: u64) -> Advice {
+        let window = self.window.min(most);
+        if window == 0 {
+            return Advice { demand: self.last, ahead: ByteRange::new(self.last.end, self.last.end), piece: 0 };
+        }
+        // The window counts from what was asked; at the very first read it holds the request itself.
+        let from = if self.run == range.len() { range.start } else { self.next };
+        // Who goes back asks for the neighbours next; who goes on gets them anyway.
+        let demand = if range.end < self.next { self.last } else { ByteRange::new(range.start, range.end.min(size)) };
+        let ahead = ByteRange::new(demand.end.max(self.next), from.saturating_add(window).min(size));
+        Advice { demand, ahead, piece: (window / 4).clamp(FIRST.min(window), PIECE_MAX) }
+    }
+
+    fn kept(&self) -> ByteRange {
+        if self.window == 0 {
+            return self.last;
+        }
+        ByteRange::new(self.next.saturating_sub(BEHIND), self.next.saturating_add(self.window + PIECE_MAX))
+    }
+}
+
+fn blocks(range: ByteRange, size: u64) -> ByteRange {
+    let end = range.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+    ByteRange::new(range.start - range.start % BLOCK, end.min(size).max(range.end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const GIB: u64 = 1 << 30;
+    const MOST: u64 = 64 * MIB;
+
+    fn read(pattern: &mut Pattern, start: u64, len: u64) -> Advice {
+        pattern.observe(ByteRange::at(start, len), GIB, MOST)
+    }
+
+    /// How far read-ahead reaches beyond the request.
+    fn reach(advice: Advice) -> u64 {
+        advice.ahead.end - advice.demand.end
+    }
+
+    #[test]
+    fn the_first_read_of_a_file_is_small() {
+        let advice = read(&mut Pattern::default(), 0, BLOCK);
+        assert_eq!((advice.demand.start, advice.ahead.end, advice.piece), (0, FIRST, FIRST));
+    }
+
+    #[test]
+    fn a_file_smaller_than_the_first_fetch_is_fetched_whole() {
+        let advice = Pattern::default().observe(ByteRange::new(0, 10), 5000, MOST);
+        assert_eq!((advice.demand, advice.ahead), (ByteRange::new(0, 10), ByteRange::new(10, 5000)));
+    }
+
+    #[test]
+    fn the_window_of_a_sequential_reader_doubles_up_to_the_most() {
+        let mut pattern = Pattern::default();
+        let windows: Vec<u64> = (0..400).map(|i| reach(read(&mut pattern, i * BLOCK, BLOCK))).collect();
+        assert!(windows[1..].is_sorted());
+        assert!(windows.iter().all(|window| *window <= MOST));
+        assert_eq!((windows[8], windows[32], windows[399]), (4 * MIB, 16 * MIB, MOST));
+    }
+
+    #[test]
+    fn pieces_grow_with_the_window() {
+        let mut pattern = Pattern::default();
+        let mut pieces: Vec<u64> = (0..400).map(|i| read(&mut pattern, i * BLOCK, BLOCK).piece).collect();
+        pieces.dedup();
+        assert_eq!(pieces, [MIB, 2 * MIB, 4 * MIB, 8 * MIB]);
+    }
+
+    #[test]
+    fn a_random_reader_gets_blocks_and_no_read_ahead() {
+        let mut pattern = Pattern::default();
+        for start in [500 * MIB + 1, 100 * MIB, 900 * MIB, 300 * MIB + 70_000, 20 * MIB] {
+            let advice = read(&mut pattern, start, 4096);
+            assert_eq!(reach(advice), 0);
+            assert_eq!(advice.demand, ByteRange::at(start / BLOCK * BLOCK, BLOCK));
+        }
+    }
+
+    #[test]
+    fn the_second_read_in_order_anywhere_opens_a_window() {
+        let mut pattern = Pattern::default();
+        assert_eq!(reach(read(&mut pattern, 100 * MIB, BLOCK)), 0);
+        assert!(reach(read(&mut pattern, 100 * MIB + BLOCK, BLOCK)) >= FIRST);
+    }
+
+    #[test]
+    fn requests_of_the_kernel_out_of_order_are_in_order() {
+        let mut pattern = Pattern::default();
+        // Pairs swapped, as two threads deliver them.
+        for pair in 0..40 {
+            for half in [1, 0] {
+                read(&mut pattern, (pair * 2 + half) * MIB, MIB);
+            }
+        }
+        assert_eq!(reach(read(&mut pattern, 80 * MIB, MIB)), MOST);
+    }
+
+    #[test]
+    fn a_seek_that_the_window_covers_keeps_it() {
+        let mut pattern = Pattern::default();
+        (0..400).for_each(|i| _ = read(&mut pattern, i * BLOCK, BLOCK));
+        assert_eq!(reach(read(&mut pattern, 90 * MIB, BLOCK)), MOST);
+        assert_eq!(reach(read(&mut pattern, 700 * MIB, BLOCK)), 0);
+    }
+
+    #[test]
+    fn interleaved_streams_keep_their_windows() {
+        let mut pattern = Pattern::default();
+        let mut last = Vec::new();
+        for i in 0..400 {
+            last = (0..3).map(|stream| reach(read(&mut pattern, stream * 300 * MIB + i * BLOCK, BLOCK))).collect();
+        }
+        assert_eq!(last, [MOST; 3]);
+    }
+
+    #[test]
+    fn read_ahead_can_be_off() {
+        let mut pattern = Pattern::default();
+        for i in 0..10 {
+            let advice = pattern.observe(ByteRange::at(i * BLOCK, BLOCK), GIB, 0);
+            assert_eq!((advice.demand, reach(advice)), (ByteRange::at(i * BLOCK, BLOCK), 0));
+        }
+    }
+
+    #[test]
+    fn what_lies_far_behind_is_not_wanted() {
+        let mut pattern = Pattern::default();
+        (0..800).for_each(|i| _ = read(&mut pattern, i * BLOCK, BLOCK));
+        assert!(!pattern.wants(ByteRange::new(80 * MIB, 88 * MIB)));
+        assert!(pattern.wants(ByteRange::new(92 * MIB, 100 * MIB)));
+        assert!(pattern.wants(ByteRange::new(100 * MIB, 164 * MIB)));
+    }
+
+    proptest! {
+        #[test]
+        fn advice_always_holds_the_request_and_stays_within_file_and_window(
+            size in 1..GIB,
+            most in prop_oneof![Just(0), Just(MOST), 1..MOST],
+            reads in prop::collection::vec((0.0..1.0f64, 1..2 * MIB), 1..60),
+        ) {
+            let mut pattern = Pattern::default();
+            for (place, len) in reads {
+                let range = ByteRange::at((size as f64 * place) as u64, len).intersect(ByteRange::new(0, size));
+                if range.is_empty() {
+                    continue;
+                }
+                let advice = pattern.observe(range, size, most);
+                prop_assert_eq!(advice.demand.intersect(range), range);
+                prop_assert!(advice.demand.end <= size && advice.demand.len() < range.len() + 2 * BLOCK);
+                prop_assert!(advice.ahead.start >= advice.demand.end);
+                prop_assert!(advice.ahead.is_empty() || advice.ahead.end <= size);
+                prop_assert!(advice.ahead.len() <= most && advice.piece <= PIECE_MAX);
+                prop_assert!(advice.ahead.is_empty() || advice.piece > 0, "what is fetched has a size");
+                prop_assert!(pattern.wants(advice.demand), "what is fetched is kept");
+            }
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The bucket does not answer, or answers no: S3 is one scripted answer here.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+use crate::support::{Place, Said, run};
+
+/// A server on a free port that gives every request the same answer, until the process ends.
+fn answering(status: &'static str, headers: &'static str, code: &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer(stream, status, headers, code));
+        }
+    });
+    format!("http://{address}")
+}
+
+fn answer(mut stream: TcpStream, status: &str, headers: &str, code: &str) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    let mut byte = [0u8; 1];
+    // A TLS handshake begins with 22 and never with a letter: like any HTTP server, this one answers at once then.
+    while !head.ends_with(b"\r\n\r\n") && head.first() != Some(&22) && stream.read(&mut byte)? == 1 {
+        head.push(byte[0]);
+    }
+    let body = if head.starts_with(b"HEAD") {
+        String::new()
+    } else {
+        format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code><Message>scripted</Message></Error>")
+    };
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status}\r\nContent-Type: application/xml\r\n{headers}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )
+}
+
+fn start_at(endpoint: &str) -> Said {
+    let place = Place::new();
+    run(place.pailfs("s3://bucket/p").args(["--endpoint-url", endpoint]))
+}
+
+#[test]
+fn no_such_bucket() {
+    let endpoint = answering("404 Not Found", "", "NoSuchBucket");
+    start_at(&endpoint).is(32, &["there is no bucket 'bucket' at http://127.0.0.1", "check its name"]);
+}
+
+#[test]
+fn access_denied() {
+    let endpoint = answering("403 Forbidden", "", "AccessDenied");
+    start_at(&endpoint).is(32, &["denied (403)", "s3:ListBucket", "prefix 'p/'"]);
+}
+
+#[test]
+fn a_wrong_access_key() {
+    let endpoint = answering("403 Forbidden", "", "InvalidAccessKeyId");
+    start_at(&endpoint).is(32, &["refused the credentials", "check the access key"]);
+}
+
+#[test]
+fn a_wrong_secret_key() {
+    let endpoint = answering("403 Forbidden", "", "SignatureDoesNotMatch");
+    start_at(&endpoint).is(32, &["refused the credentials", "the secret key"]);
+}
+
+#[test]
+fn an_expired_token() {
+    let endpoint = answering("400 Bad Request", "", "ExpiredToken");
+    start_at(&endpoint).is(32, &["refused the credentials", "the session token"]);
+}
+
+#[test]
+fn a_wrong_region_that_the_server_corrects() {
+    let endpoint = answering("301 Moved Permanently", "x-amz-bucket-region: eu-west-1\r\n", "PermanentRedirect");
+    start_at(&endpoint).is(32, &["'bucket' is in the region eu-west-1", "-o region=eu-west-1"]);
+}
+
+#[test]
+fn a_wrong_region_that_the_server_does_not_name() {
+    let endpoint = answering("301 Moved Permanently", "", "PermanentRedirect");
+    start_at(&endpoint).is(32, &["'bucket' is not in the region us-east-1", "-o region=NAME"]);
+}
+
+#[test]
+fn a_clock_that_is_too_far_off() {
+    let endpoint = answering("403 Forbidden", "", "RequestTimeTooSkewed");
+    start_at(&endpoint).is(32, &["the clock of this machine", "timedatectl set-ntp true"]);
+}
+
+#[test]
+fn no_credentials() {
+    let place = Place::new();
+    let endpoint = answering("500 Internal Server Error", "", "InternalError");
+    let mut command = place.pailfs("s3://bucket");
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").args(["--endpoint-url", &endpoint]);
+    run(&mut command).is(32, &["no usable credentials", "AWS_ACCESS_KEY_ID", "-o no_sign_request"]);
+}
+
+#[test]
+fn a_profile_that_does_not_exist() {
+    let place = Place::new();
+    let mut command = place.pailfs("s3://bucket");
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    let said = run(command.args(["--profile", "nobody-has-this", "--endpoint-url", "http://127.0.0.1:1"]));
+    said.is(32, &["no usable credentials"]);
+}
+
+/// A port that was free a moment ago, and that nobody listens on.
+fn closed_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port()
+}
+
+#[test]
+fn an_endpoint_that_nobody_listens_on() {
+    let said = start_at(&format!("http://127.0.0.1:{}", closed_port()));
+    said.is(32, &["can't be reached", "check endpoint_url and the network"]);
+}
+
+#[test]
+fn a_host_name_that_nobody_has() {
+    // RFC 6761: the top-level domain "invalid" never resolves.
+    start_at("http://s3.pailfs.invalid")
+        .is(32, &["host name of http://s3.pailfs.invalid is unknown", "check endpoint_url"]);
+}
+
+#[test]
+fn a_server_that_does_not_speak_tls() {
+    let endpoint = answering("200 OK", "", "None").replace("http://", "https://");
+    start_at(&endpoint).is(32, &["no secure connection to https://127.0.0.1", "AWS_CA_BUNDLE"]);
+}
+
+#[test]
+fn a_server_that_fails_all_the_time() {
+    let endpoint = answering("503 Service Unavailable", "", "SlowDown");
+    start_at(&endpoint).is(32, &["overloaded or failing", "try again later"]);
+}
+
+#[test]
+fn in_the_foreground_the_sentence_and_the_code_are_the_same() {
+    let endpoint = answering("404 Not Found", "", "NoSuchBucket");
+    let place = Place::new();
+    let mut command: Command = place.pailfs("s3://bucket");
+    let said = run(command.args(["--foreground", "--log-level", "off", "--endpoint-url", &endpoint]));
+    said.is(32, &["there is no bucket 'bucket'"]);
+}
+
+#[test]
+fn a_stage_directory_that_cannot_be_made() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), "").expect("a file");
+    let mut command = place.pailfs("s3://bucket");
+    let said = run(command.arg("--stage-dir").arg(place.path("file/stage")));
+    said.is(2, &["the stage directory", "can't be used", "-o stage_dir=PATH"]);
+}
+
+#[test]
+fn a_log_file_that_cannot_be_made() {
+    let place = Place::new();
+    let said = run(place.pailfs("s3://bucket").arg("--log-file").arg(place.path("missing/log")));
+    said.is(2, &["the log file", "can't be opened"]);
+}

@@ -1,0 +1,216 @@
+//! A server, a mountpoint and mounts of the program under test, all gone when the test ends.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use pailfs::demo::{Server, ServerOptions};
+use tempfile::TempDir;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_pailfs");
+
+/// Nothing here takes longer on a loaded machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A server with one object and a place to mount it at.
+pub struct Machine {
+    server: Server,
+    dir: TempDir,
+}
+
+impl Machine {
+    pub fn new() -> Self {
+        assert!(Path::new("/dev/fuse").exists(), "there is no /dev/fuse: this test needs FUSE (modprobe fuse)");
+        let server = Server::start(ServerOptions::default()).expect("a free port");
+        server.bucket("bucket").put("p/hello", "hello from S3");
+        let dir = tempfile::Builder::new().prefix("pailfs-life-").tempdir().expect("a temporary directory");
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("it is ours");
+        std::fs::create_dir(dir.path().join("mnt")).expect("a mountpoint");
+        Machine { server, dir }
+    }
+
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    pub fn object(&self, key: &str) -> Option<Vec<u8>> {
+        self.server.bucket("bucket").get(key).map(|stored| stored.body.to_vec())
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn mountpoint(&self) -> PathBuf {
+        self.path("mnt")
+    }
+
+    /// `pailfs SOURCE MOUNTPOINT`, with the server's keys.
+    pub fn command(&self, source: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.arg(source).arg(self.mountpoint());
+        self.surroundings(&mut command);
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+
+    fn surroundings(&self, command: &mut Command) {
+        command
+            .args(["--endpoint-url", &self.server.endpoint(), "--region", "us-east-1", "--stage-dir"])
+            .arg(self.path("stage"))
+            .env("HOME", self.dir.path())
+            .env("AWS_ACCESS_KEY_ID", self.server.access_key())
+            .env("AWS_SECRET_ACCESS_KEY", self.server.secret_key())
+            .env("AWS_EC2_METADATA_DISABLED", "true");
+    }
+
+    /// Mounts in the background. The command's own end says that it can be used.
+    #[track_caller]
+    pub fn mount(&self, args: &[&str]) -> Mount<'_> {
+        let before = self.daemons();
+        let output = self.command("s3://bucket/p", args).output().expect("the program starts");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{}: {said}", output.status);
+        let new: Vec<i32> = self.daemons().into_iter().filter(|pid| !before.contains(pid)).collect();
+        assert_eq!(new.len(), 1, "one daemon serves the mount: {new:?}");
+        Mount { machine: self, pid: new[0], said }
+    }
+
+    /// Processes that were started for our mountpoint, and are not dead already.
+    pub fn daemons(&self) -> Vec<i32> {
+        let mountpoint = self.mountpoint();
+        let wanted = mountpoint.to_str().expect("UTF-8").as_bytes();
+        let pids = std::fs::read_dir("/proc").expect("proc is mounted").flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        pids.filter(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let program = std::fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            program.file_name() == Path::new(PROGRAM).file_name()
+                && line.split(|byte| *byte == 0).any(|word| word == wanted)
+        })
+        .collect()
+    }
+
+    /// Type and source of what is on top at the mountpoint.
+    pub fn table(&self) -> Option<String> {
+        let top = pailfs::fuse::mountinfo::top_at(&self.mountpoint()).expect("proc is mounted");
+        top.map(|entry| format!("{} {}", entry.filesystem, entry.source))
+    }
+
+    /// True if `program ARGS MOUNTPOINT` succeeds.
+    pub fn run(&self, program: &str, args: &[&str]) -> bool {
+        let output = Command::new(program).args(args).arg(self.mountpoint()).output();
+        output.is_ok_and(|output| output.status.success())
+    }
+
+    /// As a user does. The last close may still be on its way to the daemon and keep it busy for a moment.
+    #[track_caller]
+    pub fn unmount(&self) {
+        eventually("the mount is free", || self.run(PROGRAM, &["umount"]));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        for pid in self.daemons() {
+            kill(pid, libc::SIGKILL);
+        }
+        while self.table().is_some() && self.run(PROGRAM, &["umount", "-l"]) {}
+    }
+}
+
+/// A mount in the background.
+pub struct Mount<'a> {
+    machine: &'a Machine,
+    pid: i32,
+    said: String,
+}
+
+impl Mount<'_> {
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// What the mount command wrote on standard error.
+    pub fn said(&self) -> &str {
+        &self.said
+    }
+
+    /// The daemon is gone (or only waits for whoever inherits it to read its exit code).
+    pub fn has_ended(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+    }
+
+    #[track_caller]
+    pub fn await_end(&self) {
+        eventually("the daemon has ended", || self.has_ended());
+    }
+
+    /// Unmounts and waits for the end.
+    #[track_caller]
+    pub fn end(&self) {
+        self.machine.unmount();
+        self.await_end();
+    }
+}
+
+/// Sends a signal to a process of ours.
+pub fn kill(pid: i32, signal: i32) {
+    // SAFETY: takes numbers only.
+    unsafe { libc::kill(pid, signal) };
+}
+
+/// Polls until it holds.
+#[track_caller]
+pub fn eventually(what: &str, holds: impl FnMut() -> bool) {
+    assert!(holds_within(holds), "not within {LIMIT:?}: {what}");
+}
+
+/// True as soon as it holds.
+pub fn holds_within(mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = Instant::now() + LIMIT;
+    while !holds() {
+        if Instant::now() > deadline {
+            return false;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    true
+}
+
+/// True as root.
+pub fn is_root() -> bool {
+    // SAFETY: takes nothing and can't fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Runs a shell script as a user without rights, in a mount namespace whose /dev/fuse everyone may open: `$0` is the
+/// program, `$@` the whole mount command, `$MNT` the mountpoint. `None` where that can't be made.
+pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
+    let works = |program: &str, args: &[&str]| {
+        Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+    };
+    let tools = works("unshare", &["-m", "true"]) && works("setpriv", &["--reuid=65534", "--clear-groups", "true"]);
+    if !is_root() || !tools || !works("fusermount3", &["-V"]) {
+        eprintln!("skipped: becoming another user needs root, unshare(1), setpriv(1) and fusermount3");
+        return None;
+    }
+    for dir in ["mnt", "stage"] {
+        let dir = machine.path(dir);
+        std::fs::create_dir_all(&dir).expect("a directory");
+        std::os::unix::fs::chown(dir, Some(65534), Some(65534)).expect("root may");
+    }
+    let program = machine.path("pailfs");
+    std::fs::hard_link(PROGRAM, &program).or_else(|_| std::fs::copy(PROGRAM, &program).map(drop)).expect("a copy");
+    let setup = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 \
+                 && mknod -m 666 /dev/fuse c 10 229 \
+                 && exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SCRIPT\" \"$0\" \"$0\" \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["-m", "--propagation", "private", "sh", "-ec", setup]).arg(&program);
+    command.arg("s3://bucket/p").arg(machine.mountpoint());
+    machine.surroundings(&mut command);
+    command.env("SCRIPT", script).env("MNT", machine.mountpoint());
+    Some(command.output().expect("unshare starts"))
+}

@@ -1,0 +1,138 @@
+//! The documents say what is true: options of the manual are those of the program, commands of the README exist,
+//! and each promise of pailfs(7) names tests that are there.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::process::{Command, Output};
+
+fn document(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+fn pailfs(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_pailfs")).args(arguments).output().expect("the program runs")
+}
+
+/// Options in the help: each stands as `--name` at the beginning of its line, maybe behind a short one.
+fn options_of_the_program() -> BTreeSet<String> {
+    let help = pailfs(&["mount", "--help"]);
+    assert!(help.status.success(), "{help:?}");
+    let text = String::from_utf8(help.stdout).expect("UTF-8");
+    let name = |line: &str| {
+        let line = line.trim_start();
+        let rest =
+            line.strip_prefix("--").or_else(|| line.get(4..)?.strip_prefix("--").filter(|_| line.starts_with('-')))?;
+        let name: String = rest.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-').collect();
+        Some(name.replace('-', "_"))
+    };
+    text.lines().filter_map(name).filter(|name| name != "help").collect()
+}
+
+/// Options in the manual: the `Cm` names of list items in the section OPTIONS, up to the options of others.
+fn options_of_the_manual() -> BTreeSet<String> {
+    let text = document("man/pailfs.8");
+    let section = text.split("\n.Sh OPTIONS").nth(1).and_then(|rest| rest.split(".Ss Options of others").next());
+    let mut names = BTreeSet::new();
+    for item in section.expect("a section OPTIONS").lines().filter_map(|line| line.strip_prefix(".It Cm ")) {
+        let mut is_name = true;
+        let mut words = item.split(' ').peekable();
+        while let Some(word) = words.next() {
+            match word {
+                // What follows is the value, up to the next name.
+                "Ns" | "=" | "Ar" | "Fl" => is_name = false,
+                "," => is_name = true,
+                "Cm" => {}
+                _ if is_name => {
+                    names.insert(word.to_owned());
+                    is_name = words.peek() == Some(&",");
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn the_manual_has_the_options_of_the_program() {
+    let (program, manual) = (options_of_the_program(), options_of_the_manual());
+    assert!(program.len() > 20, "only {program:?}");
+    let missing: Vec<_> = program.difference(&manual).collect();
+    let surplus: Vec<_> = manual.difference(&program).collect();
+    assert!(
+        missing.is_empty() && surplus.is_empty(),
+        "not in the manual: {missing:?}; not in the program: {surplus:?}"
+    );
+}
+
+/// Lines of the README's code blocks.
+fn commands_of_the_readme() -> Vec<String> {
+    let text = document("README.md");
+    let blocks = text.split("```").skip(1).step_by(2);
+    let shell = blocks.filter_map(|block| block.strip_prefix("sh\n"));
+    shell.flat_map(str::lines).map(|line| line.split('#').next().unwrap_or_default().trim().to_owned()).collect()
+}
+
+#[test]
+fn the_readme_names_the_two_commands_to_begin_with() {
+    let commands = commands_of_the_readme();
+    for wanted in ["cargo run --release -- demo DIR", "cargo test"] {
+        assert!(commands.iter().any(|command| command == wanted), "no line `{wanted}` in {commands:?}");
+    }
+}
+
+#[test]
+fn commands_and_options_in_the_readme_exist() {
+    let known = options_of_the_program();
+    let text = document("README.md");
+    for command in commands_of_the_readme() {
+        let Some(arguments) = command.strip_prefix("pailfs ") else { continue };
+        let first = arguments.split(' ').next().unwrap_or_default();
+        if !first.contains(':') {
+            assert!(pailfs(&["help", first]).status.success(), "`{command}` names no command");
+        }
+        for list in arguments.split("-o ").skip(1) {
+            for option in list.split(' ').next().unwrap_or_default().split(',') {
+                let name = option.split('=').next().unwrap_or_default();
+                assert!(known.contains(name), "`{command}` has an unknown option {name}");
+            }
+        }
+    }
+    // Options in the table are in backticks at the beginning of a row.
+    for row in text.lines().filter_map(|line| line.strip_prefix("| `")) {
+        for name in row
+            .split('|')
+            .next()
+            .unwrap_or_default()
+            .split('`')
+            .filter(|part| !part.trim_matches([',', ' ']).is_empty())
+        {
+            let name = name.split('=').next().unwrap_or_default();
+            assert!(known.contains(name), "the README's table has an unknown option {name}");
+        }
+    }
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount");
+    let mut tests = BTreeSet::new();
+    let mut promises = BTreeSet::new();
+    for entry in std::fs::read_dir(dir).expect("the mount suite") {
+        let path = entry.expect("an entry").path();
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let functions: Vec<_> =
+            text.split("#[test]\nfn ").skip(1).filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())).collect();
+        if path.ends_with("promises.rs") {
+            promises.extend(functions.clone());
+        }
+        tests.extend(functions);
+    }
+    let page = document("man/pailfs.7");
+    let named: BTreeSet<_> =
+        page.lines().filter_map(|line| line.strip_prefix(".\\\" test: ")).map(str::to_owned).collect();
+    let unknown: Vec<_> = named.difference(&tests).collect();
+    let unnamed: Vec<_> = promises.difference(&named).collect();
+    assert!(unknown.is_empty() && unnamed.is_empty(), "no such tests: {unknown:?}; not in the manual: {unnamed:?}");
+}

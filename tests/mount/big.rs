@@ -1,0 +1,100 @@
+//! Much: a large file with little memory, a directory of 100,000 objects, and a daemon that is ended in the middle.
+
+use std::collections::HashSet;
+use std::os::unix::ffi::OsStrExt;
+
+use pailfs::demo::Operation;
+
+use crate::common::{Capability, TestServer, eventually, signal};
+
+/// Most memory that the daemon may use for it.
+const MEMORY_MAX: u64 = 400 << 20;
+
+/// 1 GiB with optimisation or on demand; unoptimised checksums make 256 MiB enough.
+fn large_size() -> u64 {
+    let whole = !cfg!(debug_assertions) || std::env::var_os("PAILFS_TEST_BIG").is_some();
+    if whole { 1 << 30 } else { 256 << 20 }
+}
+
+#[test]
+fn a_large_file_goes_in_and_out_within_little_memory() {
+    let server = TestServer::start();
+    let mut mount = server.mount();
+    let size = large_size();
+    let sum = |path: &str| format!("sha256sum < {path}");
+    mount.sh(&format!("head -c {size} /dev/urandom > $LOCAL/in; cp $LOCAL/in large"));
+    let writing = mount.peak_memory();
+    assert_eq!(server.objects().head("large").map(|head| head.size), Some(size));
+    mount.remount();
+    mount.sh("cp large $LOCAL/out");
+    let reading = mount.peak_memory();
+    assert_eq!(mount.sh(&sum("$LOCAL/in")), mount.sh(&sum("$LOCAL/out")));
+    println!("peak memory: {} MiB writing, {} MiB reading {} MiB", writing >> 20, reading >> 20, size >> 20);
+    assert!(writing < MEMORY_MAX && reading < MEMORY_MAX, "{writing} bytes writing, {reading} reading");
+}
+
+#[test]
+fn a_directory_of_100_000_objects_is_listed_whole_in_few_requests() {
+    const COUNT: usize = 100_000;
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let bucket = server.direct();
+    for number in 0..COUNT {
+        bucket.put(&server.key(&format!("many/object-{number:06}")), "x");
+    }
+    let mount = server.mount();
+    server.demo().reset_counters();
+    let names: Vec<_> = std::fs::read_dir(mount.path("many"))
+        .expect("the directory opens")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    let unique: HashSet<_> = names.iter().map(|name| name.as_bytes()).collect();
+    assert_eq!((names.len(), unique.len()), (COUNT, COUNT));
+    let lists = server.demo().counters().requests(Operation::ListObjectsV2);
+    assert!(lists < 110, "{lists} requests to list {COUNT} objects");
+    server.demo().reset_counters();
+    assert_eq!(mount.sh("ls -f many | grep -c object-; ls many | sort | uniq | wc -l"), format!("{COUNT}\n{COUNT}"));
+    let lists = server.demo().counters().requests(Operation::ListObjectsV2);
+    assert!(lists < 220, "{lists} requests to list {COUNT} objects twice");
+}
+
+#[test]
+fn sigterm_during_a_large_copy_leaves_no_half_object() {
+    let server = TestServer::start();
+    let mut mount = server.mount_with(&["part_size=5MiB"]);
+    mount.sh("head -c 200000000 /dev/urandom > $LOCAL/in; sha256sum < $LOCAL/in > $LOCAL/sum");
+    for arrived in [1_000_000, 150_000_000] {
+        let mut copying = mount.shell().start("exec cp $LOCAL/in large");
+        eventually("the copy is under way", || {
+            let ended = copying.try_wait().ok().flatten().is_some();
+            ended || std::fs::metadata(mount.path("large")).is_ok_and(|stat| stat.len() >= arrived)
+        });
+        assert!(signal(mount.pid(), libc::SIGTERM));
+        mount.await_end();
+        eventually("the copying program has ended", || copying.try_wait().ok().flatten().is_some());
+        mount.clear();
+        if let Some(head) = server.objects().head("large") {
+            assert_eq!(head.size, 200_000_000, "a half object");
+        }
+        if server.has(&[Capability::ListUploads]) {
+            assert_eq!(server.objects().unfinished_uploads(), Vec::<String>::new());
+        }
+        mount.mount_again();
+        mount.sh("[ ! -e large ] || sha256sum < large | cmp - $LOCAL/sum; rm -f large");
+    }
+}
+
+#[test]
+fn sigkill_during_a_large_copy_leaves_no_half_object() {
+    let server = TestServer::start();
+    let mut mount = server.mount_with(&["part_size=5MiB"]);
+    mount.sh("head -c 100000000 /dev/zero > $LOCAL/in");
+    let mut copying = mount.shell().start("exec cp $LOCAL/in large");
+    eventually("the copy is under way", || {
+        std::fs::metadata(mount.path("large")).is_ok_and(|stat| stat.len() > 1_000_000)
+    });
+    mount.kill();
+    eventually("the copying program has ended", || copying.try_wait().ok().flatten().is_some());
+    assert!(server.objects().head("large").is_none_or(|head| head.size == 100_000_000), "a half object");
+    mount.mount_again();
+    mount.sh("ls");
+}

@@ -1,0 +1,19 @@
+//! The mount suite: the program on a real mount, used by real programs, with the object side checked through the S3
+//! API byte for byte.
+//!
+//! One test program, so that it is linked once and all of its tests share `common`. It runs against the in-process
+//! server by default and against any S3 store that the environment names (see `common`).
+
+mod big;
+mod common;
+mod faults;
+mod metadata;
+mod model;
+mod programs_files;
+mod programs_fio;
+mod programs_fsx;
+mod programs_git;
+mod programs_processes;
+mod programs_sqlite;
+mod promises;
+mod refused;

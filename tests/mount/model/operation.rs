@@ -1,0 +1,133 @@
+//! The operations, and how they are chosen: few names and few handles, so that they meet each other often.
+
+use proptest::prelude::*;
+
+/// Handles that can be open at once.
+pub const SLOTS: usize = 3;
+
+/// Which way a file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Read,
+    Write,
+    Both,
+}
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Flags {
+    pub way: Way,
+    pub create: bool,
+    pub exclusive: bool,
+    pub truncate: bool,
+    pub append: bool,
+}
+
+/// One step. Paths are relative to the case's directory.
+#[derive(Clone, Debug)]
+pub enum Operation {
+    Open { slot: usize, path: String, flags: Flags, mode: u32 },
+    Write { slot: usize, at: u64, len: usize, seed: u8 },
+    Read { slot: usize, at: u64, len: usize },
+    Resize { slot: usize, size: u64 },
+    Allocate { slot: usize, at: u64, len: u64, keep_size: bool },
+    Punch { slot: usize, at: u64, len: u64 },
+    Sync { slot: usize },
+    Close { slot: usize },
+    Truncate { path: String, size: u64 },
+    MakeDir { path: String, mode: u32 },
+    RemoveDir { path: String },
+    Unlink { path: String },
+    Rename { from: String, to: String, replace: bool },
+    SetMode { path: String, mode: u32 },
+    SetTime { path: String, seconds: i64 },
+    Stat { path: String },
+    List { path: String },
+    ReadWhole { path: String },
+    Restart,
+}
+
+/// Bytes that a write puts down: the same for the same step, and different from one offset to the next.
+pub fn bytes_of(seed: u8, at: u64, len: usize) -> Vec<u8> {
+    (0..len).map(|index| seed ^ (at as usize + index).wrapping_mul(31) as u8).map(|byte| byte | 1).collect()
+}
+
+/// Sequences of up to 60 steps.
+pub fn operations() -> impl Strategy<Value = Vec<Operation>> {
+    proptest::collection::vec(operation(), 1..60)
+}
+
+fn path() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => "[ab]",
+        4 => "[ab]/[ab]",
+        1 => "[ab]/[ab]/[ab]",
+    ]
+}
+
+fn slot() -> impl Strategy<Value = usize> {
+    0..SLOTS
+}
+
+/// Permission bits that lock nobody out and that the usual umask leaves alone.
+fn file_mode() -> impl Strategy<Value = u32> {
+    prop::sample::select(vec![0o600, 0o644, 0o640, 0o755])
+}
+
+fn dir_mode() -> impl Strategy<Value = u32> {
+    prop::sample::select(vec![0o700, 0o755, 0o711])
+}
+
+fn offset() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => 0u64..20_000,
+        2 => 0u64..300_000,
+        1 => 5_000_000u64..6_000_000,
+    ]
+}
+
+fn length() -> impl Strategy<Value = usize> {
+    prop_oneof![6 => 1usize..5_000, 2 => 1usize..150_000]
+}
+
+fn flags() -> impl Strategy<Value = Flags> {
+    let way = prop::sample::select(vec![Way::Read, Way::Write, Way::Both, Way::Both]);
+    (way, any::<bool>(), prop::bool::weighted(0.15), prop::bool::weighted(0.25), prop::bool::weighted(0.2)).prop_map(
+        |(way, create, exclusive, truncate, append)| Flags {
+            way,
+            create,
+            exclusive: create && exclusive,
+            // What O_TRUNC does to a file opened for reading alone is not said by POSIX.
+            truncate: truncate && way != Way::Read,
+            append,
+        },
+    )
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    prop_oneof![
+        10 => (slot(), path(), flags(), file_mode())
+            .prop_map(|(slot, path, flags, mode)| Operation::Open { slot, path, flags, mode }),
+        12 => (slot(), offset(), length(), any::<u8>())
+            .prop_map(|(slot, at, len, seed)| Operation::Write { slot, at, len, seed }),
+        8 => (slot(), offset(), length()).prop_map(|(slot, at, len)| Operation::Read { slot, at, len }),
+        3 => (slot(), offset()).prop_map(|(slot, size)| Operation::Resize { slot, size }),
+        2 => (slot(), offset(), length(), any::<bool>())
+            .prop_map(|(slot, at, len, keep_size)| Operation::Allocate { slot, at, len: len as u64, keep_size }),
+        2 => (slot(), offset(), length()).prop_map(|(slot, at, len)| Operation::Punch { slot, at, len: len as u64 }),
+        2 => slot().prop_map(|slot| Operation::Sync { slot }),
+        6 => slot().prop_map(|slot| Operation::Close { slot }),
+        2 => (path(), offset()).prop_map(|(path, size)| Operation::Truncate { path, size }),
+        5 => (path(), dir_mode()).prop_map(|(path, mode)| Operation::MakeDir { path, mode }),
+        2 => path().prop_map(|path| Operation::RemoveDir { path }),
+        4 => path().prop_map(|path| Operation::Unlink { path }),
+        5 => (path(), path(), prop::bool::weighted(0.8))
+            .prop_map(|(from, to, replace)| Operation::Rename { from, to, replace }),
+        2 => (path(), file_mode()).prop_map(|(path, mode)| Operation::SetMode { path, mode: mode | 0o100 }),
+        2 => (path(), 0i64..2_000_000_000).prop_map(|(path, seconds)| Operation::SetTime { path, seconds }),
+        3 => path().prop_map(|path| Operation::Stat { path }),
+        3 => prop_oneof![Just(String::new()), path()].prop_map(|path| Operation::List { path }),
+        4 => path().prop_map(|path| Operation::ReadWhole { path }),
+        1 => Just(Operation::Restart),
+    ]
+}
