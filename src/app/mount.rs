@@ -16,7 +16,7 @@ use super::say;
 use super::sentence::Failure;
 use crate::config::{Audience, Config};
 use crate::error::Error;
-use crate::fs::Filesystem;
+use crate::fs::{Filesystem, Kept, Recovery};
 use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
 use crate::fuse::{self, SessionOptions, mountpoint};
 use crate::stage::{Leftover, Stage};
@@ -114,6 +114,7 @@ fn serve_bucket(
     let store = Arc::new(Limited::new(Arc::new(store), options.max_requests));
     let handle = runtime.handle().clone();
     let filesystem = Filesystem::new(config.fs.clone(), config.source.prefix().clone(), store, stage, handle.clone());
+    let recovery = recovery(config, &filesystem, leftovers, runtime);
     let source = config.source.typed();
     let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };
     let Mounted { device, handle: mounted } = mount(&request)?;
@@ -125,27 +126,37 @@ fn serve_bucket(
         tracing::debug!("the kernel's read-ahead stays as it is: {error}");
     }
     tracing::info!("{source} is mounted on {}", path.display());
-    tell_leftovers(&leftovers);
+    tell_recovery(&recovery, config);
+    filesystem.recover(recovery);
     readiness.announce()?;
     runtime.block_on(Ending { config, filesystem, guard, signals }.wait(served))
 }
 
-/// What a killed run left is never deleted: it is told, so that somebody looks after it.
-fn tell_leftovers(leftovers: &[Leftover]) {
-    for left in leftovers {
-        let key = left.key.as_ref().map_or("a file without a readable record", |key| key.as_str());
-        tracing::warn!(
-            size = left.size,
-            whole = left.sealed,
-            "kept from an earlier run: {key} in {}",
-            left.file.display()
-        );
+/// What is done about files of earlier runs. It is taken in before the first operation can come.
+fn recovery(config: &Config, filesystem: &Arc<Filesystem>, leftovers: Vec<Leftover>, runtime: &Runtime) -> Recovery {
+    if config.fs.read_only {
+        Recovery::nothing_of(leftovers)
+    } else {
+        runtime.block_on(filesystem.take_in_leftovers(leftovers))
     }
-    let mut dirs: Vec<String> = leftovers.iter().map(|left| left.dir.display().to_string()).collect();
-    dirs.dedup();
-    if !leftovers.is_empty() {
-        let count = leftovers.len();
-        notice(&format!("{count} file(s) from an earlier run that was killed are kept in {}", dirs.join(", ")));
+}
+
+/// What an earlier run left is never deleted: what is not stored by itself is told, so that somebody looks after it.
+fn tell_recovery(recovery: &Recovery, config: &Config) {
+    match recovery.pending() {
+        0 => {}
+        count => notice(&format!("{count} file(s) that an earlier run had not yet stored are being stored now")),
+    }
+    for Kept { name, size, file, why } in recovery.kept() {
+        tracing::warn!(size, "kept from an earlier run, not stored: {name}: {why} ({})", file.display());
+    }
+    let count = recovery.kept().len();
+    if count > 0 {
+        let (dir, source) = (config.stage.dir.display(), config.source.typed());
+        notice(&format!(
+            "{count} file(s) from an earlier run that was killed are kept in {dir} and not stored; \
+             'pailfs recover {source}' lists them"
+        ));
     }
 }
 

@@ -78,14 +78,21 @@ impl Filesystem {
     async fn empty_draft(&self, inode: &Arc<Inode>) -> Result<()> {
         let ticket = self.write_ticket(inode).await?;
         ticket.staged().set_size(0)?;
-        let mut data = inode.lock();
-        if matches!(data.file()?, FileState::Dirty(_)) {
-            data.apply(Event::Replace)?;
+        {
+            let mut data = inode.lock();
+            if matches!(data.file()?, FileState::Dirty(_)) {
+                data.apply(Event::Replace)?;
+            }
         }
-        Ok(())
+        self.note_draft(inode)
     }
 
+    /// The caller holds a ticket, so that no commit seals the file meanwhile.
     fn note_written(&self, inode: &Arc<Inode>) -> Result<()> {
+        if was_sealed(inode)? {
+            // Its commit failed, and its record says that it is whole: from here on it is not, until the next one.
+            self.note_draft(inode)?;
+        }
         let mut data = inode.lock();
         if let FileState::Dirty(draft) = data.file()?
             && !matches!(draft.phase, Phase::Changed)
@@ -94,6 +101,16 @@ impl Filesystem {
         }
         touch(&mut data.ownership);
         Ok(())
+    }
+
+    /// As [`Filesystem::note_open`], of what the file is now.
+    fn note_draft(&self, inode: &Arc<Inode>) -> Result<()> {
+        let Ok(key) = self.table.key_of(inode.ino()) else { return Ok(()) };
+        let draft = match inode.lock().file()? {
+            FileState::Dirty(draft) | FileState::Uploading(draft, _) => draft.clone(),
+            _ => return Ok(()),
+        };
+        self.note_open(&draft.staged, &key, draft.origin.object(), &draft.origin.expect())
     }
 
     /// Brings the bytes that open handles of a nameless file still read to the local disk, so that they can be written.
@@ -133,6 +150,14 @@ impl Filesystem {
     pub(super) fn refuse_read_only(&self) -> Result<()> {
         if self.settings.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
+}
+
+fn was_sealed(inode: &Arc<Inode>) -> Result<bool> {
+    let data = inode.lock();
+    Ok(match data.file()? {
+        FileState::Dirty(draft) | FileState::Uploading(draft, _) => matches!(draft.phase, Phase::Failed { .. }),
+        _ => false,
+    })
 }
 
 /// What a truncating open finds.

@@ -124,12 +124,14 @@ impl Filesystem {
         let key = self.table.key_of(inode.ino())?;
         let attributes = self.attributes_of(inode, &key, &draft.origin).await?;
         let staged = &draft.staged;
+        self.note_sealed(draft, &key, &attributes)?;
         if let Origin::Changed(base) = &draft.origin
             && !staged.is_complete()
         {
             self.transfer.hydrate(&key, base, staged, ByteRange::new(0, base.size)).await?;
+            // The base may be gone when the file is found again: what is here now is noted as being here.
+            self.note_sealed(draft, &key, &attributes)?;
         }
-        self.note_sealed(draft, &key, &attributes)?;
         let version = match self.transfer.upload(&key, staged, &attributes, &draft.origin.expect()).await {
             Err(Error::PreconditionFailed) => {
                 let ours = self.made_before(inode, draft, &key).await?.ok_or(Error::PreconditionFailed)?;

@@ -43,6 +43,7 @@ impl Filesystem {
 
     fn finish_unlink(&self, owned: Owned, pin: &Pin, remains: Remains, at: (Ino, &Name)) -> Result<()> {
         let (parent, name) = at;
+        disown(&remains);
         let waits = matches!(remains, Remains::Object(_));
         owned.unlinked(remains)?;
         self.table.detach(pin.ino());
@@ -187,6 +188,13 @@ impl Filesystem {
                 None => return Ok(has_marker),
             }
         }
+    }
+}
+
+/// A killed run's file that had no name any more is not to be found by the next one.
+pub(super) fn disown(remains: &Remains) {
+    if let Remains::Staged { staged, .. } = remains {
+        staged.disown();
     }
 }
 

@@ -6,9 +6,9 @@
 use std::sync::Arc;
 
 use super::Filesystem;
-use super::remove::object_of;
+use super::remove::{disown, object_of};
 use crate::error::{Error, Result};
-use crate::inode::{Clean, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
+use crate::inode::{Clean, Draft, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
 use crate::store::CopyAttributes;
 use crate::types::{Expect, Ino, Name, ObjectKey, Version};
 
@@ -86,11 +86,12 @@ impl Filesystem {
         };
         let object = self.object_of(source.inode(), owned.prior()?, &from_key).await?;
         let listed = match owned.prior()?.clone() {
-            Prior::Dirty(_) if object.is_none() => {
+            Prior::Dirty(draft) if object.is_none() => {
                 let origin = match (mode, there) {
                     (RenameMode::NoReplace, None) => Origin::Created { exclusive: false },
                     (_, there) => Origin::Replaced(there),
                 };
+                draft.staged.moved(&to_key, origin.object(), &origin.expect())?;
                 owned.reopen(origin)?;
                 None
             }
@@ -106,11 +107,12 @@ impl Filesystem {
                         return Err(error);
                     }
                 };
-                settle_moved(owned, prior, moved.clone())?;
+                settle_moved(owned, prior, moved.clone(), &to_key)?;
                 Some(Listed { kind: Kind::File, version: Some(moved) })
             }
         };
         if let (Some(replaced), Some(remains)) = (replaced, remains) {
+            disown(&remains);
             replaced.unlinked(remains)?;
         }
         self.table.rename(source.ino(), to.parent, to.name)?;
@@ -197,13 +199,22 @@ impl Filesystem {
 }
 
 /// The file stands for its object at the new place.
-pub(super) fn settle_moved(owned: Owned, prior: Prior, moved: Version) -> Result<()> {
+pub(super) fn settle_moved(owned: Owned, prior: Prior, moved: Version, key: &ObjectKey) -> Result<()> {
     match prior {
         Prior::Clean(Clean { local, .. }) => owned.settle_clean(Clean { version: moved, local }, |_| {}),
         Prior::Dirty(draft) => {
             let origin = draft.moved_origin(moved);
+            note_place(&draft, key, &origin);
             owned.reopen(origin)
         }
+    }
+}
+
+/// The journal follows a draft whose object S3 has moved already. Where that can't be noted a killed run's file is a conflict for
+/// the next one, and kept.
+pub(super) fn note_place(draft: &Draft, key: &ObjectKey, origin: &Origin) {
+    if let Err(error) = draft.staged.moved(key, origin.object(), &origin.expect()) {
+        tracing::warn!(%key, %error, "the journal does not know where a file was moved to");
     }
 }
 

@@ -12,9 +12,9 @@ use futures_util::{StreamExt, stream};
 use super::Filesystem;
 use super::create::empty;
 use super::remove::object_of;
-use super::rename::{At, settle_moved};
+use super::rename::{At, note_place, settle_moved};
 use crate::error::{Error, Result};
-use crate::inode::{Body, FileState, Kind, Listed, Owned, Pin, Remains};
+use crate::inode::{Body, FileState, Kind, Listed, Owned, Pin, Prior, Remains};
 use crate::store::{Attributes, CopyAttributes, ListRequest, ListedObject};
 use crate::types::{DirPrefix, Expect, KEY_MAX, Name, ObjectKey, Version};
 
@@ -55,7 +55,7 @@ impl Filesystem {
         }
         let deleted = self.delete_all(&moves).await;
         for owned in owned {
-            self.settle_below(owned, &moved)?;
+            self.settle_below(owned, &moved, (&old, &new))?;
         }
         self.table.rename(source.ino(), to.parent, to.name)?;
         self.forget_listings(source);
@@ -187,13 +187,23 @@ impl Filesystem {
     }
 
     /// What a file below stands for now.
-    fn settle_below(&self, owned: Owned, moved: &HashMap<ObjectKey, Version>) -> Result<()> {
+    fn settle_below(
+        &self,
+        owned: Owned,
+        moved: &HashMap<ObjectKey, Version>,
+        (old, new): (&DirPrefix, &DirPrefix),
+    ) -> Result<()> {
         let prior = owned.prior()?.clone();
         let key = self.table.key_of(owned.inode().ino())?;
+        let rest = key.as_str().strip_prefix(old.as_str()).unwrap_or_default();
+        let to = ObjectKey::from_store(format!("{}{rest}", new.as_str()));
         match (object_of(&prior), moved.get(&key)) {
-            (Some(_), Some(version)) => settle_moved(owned, prior, version.clone()),
+            (Some(_), Some(version)) => settle_moved(owned, prior, version.clone(), &to),
             // Never in S3, or gone from there: dropping gives it back as it was, and the next question is asked of S3.
             _ => {
+                if let Prior::Dirty(draft) = &prior {
+                    note_place(draft, &to, &draft.origin);
+                }
                 owned.inode().lock().belief.forget();
                 Ok(())
             }

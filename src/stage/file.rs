@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -15,7 +15,6 @@ use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
 use super::ranges::RangeMap;
-use super::record::{self, Record};
 use super::session::Session;
 use crate::error::{Error, Result};
 use crate::types::ByteRange;
@@ -26,28 +25,28 @@ const SIZE_MAX: u64 = i64::MAX as u64;
 /// A file's bytes on the local disk. Removed with its record when dropped, unless [`StagedFile::keep`] was called.
 #[derive(Debug)]
 pub struct StagedFile {
-    file: Arc<File>,
+    pub(super) file: Arc<File>,
     /// Keeps the session's lock held, and its directory in place, as long as the file lives.
-    session: Arc<Session>,
+    pub(super) session: Arc<Session>,
 
-    data_path: PathBuf,
-    record_path: PathBuf,
+    pub(super) data_path: PathBuf,
+    pub(super) record_path: PathBuf,
 
-    kept: AtomicBool,
-    state: Mutex<State>,
+    pub(super) kept: AtomicBool,
+    pub(super) state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    size: u64,
+pub(super) struct State {
+    pub(super) size: u64,
     /// Bytes that are here; what is missing has to come from the base version.
-    present: RangeMap,
+    pub(super) present: RangeMap,
     /// Bytes that differ from the base version.
-    dirty: RangeMap,
+    pub(super) dirty: RangeMap,
     /// Something changed, perhaps only the size, since it was clean.
-    changed: bool,
+    pub(super) changed: bool,
     /// Counts changes.
-    generation: u64,
+    pub(super) generation: u64,
 }
 
 impl State {
@@ -55,7 +54,7 @@ impl State {
         ByteRange::new(0, self.size)
     }
 
-    fn wrote(&mut self, range: ByteRange) {
+    pub(super) fn wrote(&mut self, range: ByteRange) {
         self.present.insert(range);
         self.dirty.insert(range);
         self.touch();
@@ -253,52 +252,17 @@ impl StagedFile {
         self.state().generation
     }
 
-    /// Notes that all of it is safe elsewhere: nothing is dirty. Its record goes, so that nobody takes the file for lost
-    /// work if this process is killed; it needs a new one before it is changed again.
-    pub fn clean(&self) {
-        let mut state = self.state();
-        state.dirty.clear();
-        state.changed = false;
-        self.session.remove(&self.record_path);
-    }
-
     /// The data file, open for reading and writing. Do not write through it: the map would not know.
     pub fn file(&self) -> Arc<File> {
         self.file.clone()
     }
 
-    /// Brings data and record to the disk, so that they survive a loss of power. The end of this process they survive
-    /// without.
-    ///
-    /// # Errors
-    /// What the local file system gives.
-    pub fn fsync(&self) -> Result<()> {
-        let synced = self.file.sync_data().and_then(|()| record::sync(&self.record_path));
-        synced.map_err(|err| Error::local("syncing a staged file", err))
-    }
-
-    /// Writes the journal record of this file, in one step: a reader finds the old one or the new one. When it gets to
-    /// the disk is left to the system, or to [`StagedFile::fsync`]. It must be written before the first byte is: data
-    /// without a record counts as clean.
-    ///
-    /// # Errors
-    /// `StageFull` and what the local file system gives.
-    pub fn record(&self, record: &Record) -> Result<()> {
-        let present: Vec<ByteRange> = self.state().present.iter().collect();
-        record::save(&self.record_path, record, &present)
-    }
-
-    /// Leaves data and record on the disk when this is dropped.
-    pub fn keep(&self) {
-        self.kept.store(true, Ordering::Relaxed);
-    }
-
     /// Where the data is, for messages.
-    pub fn path(&self) -> &std::path::Path {
+    pub fn path(&self) -> &Path {
         &self.data_path
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // No code that holds the guard panics; were it otherwise, the map is still a valid one.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -6,14 +6,17 @@
 //! ([`Leftover`]) until somebody decides about it. Knows nothing of requests, inodes or the kernel.
 
 mod file;
+mod journal;
+mod leftover;
 mod ranges;
 mod record;
 mod session;
 
 pub use file::StagedFile;
+pub use leftover::{Doubt, Leftover, Remaining, remaining};
 pub use ranges::RangeMap;
 pub use record::{Record, RecordAttributes, RecordFault, RecordState};
-pub use session::{Leftover, Stage};
+pub use session::Stage;
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -95,7 +96,34 @@ struct Line {
     upload_id: Option<String>,
     /// Start and end of what is here.
     present: Vec<(u64, u64)>,
+    /// The run of the kernel in which it was written: what was not synced outlives processes, but not that.
+    #[serde(default)]
+    boot: String,
+    /// The data was synced before it was written.
+    #[serde(default)]
+    synced: bool,
+    /// When it was written, since 1970.
+    #[serde(default)]
+    written: Duration,
 }
+
+/// A record as it was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Noted {
+    pub record: Record,
+    /// The bytes that were here then.
+    pub present: Vec<ByteRange>,
+    /// The data beside it is as it was then, also after a loss of power.
+    pub durable: bool,
+    /// When it was written.
+    pub written: SystemTime,
+}
+
+/// This run of the kernel; empty where that can't be known.
+static BOOT: LazyLock<String> = LazyLock::new(|| {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+});
 
 #[derive(Serialize, Deserialize)]
 struct BaseLine {
@@ -132,7 +160,21 @@ impl Line {
             attributes: record.attributes.clone(),
             upload_id: record.upload_id.as_ref().map(|id| id.as_str().to_owned()),
             present: present.iter().map(|range| (range.start, range.end)).collect(),
+            boot: BOOT.clone(),
+            synced: false,
+            written: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default(),
         }
+    }
+
+    fn ranges(&self) -> Vec<ByteRange> {
+        self.present.iter().map(|&(start, end)| ByteRange::new(start, end)).collect()
+    }
+
+    fn into_noted(self) -> Option<Noted> {
+        let durable = self.synced || (!self.boot.is_empty() && self.boot == *BOOT);
+        let present = self.ranges();
+        let written = UNIX_EPOCH.checked_add(self.written)?;
+        self.into_record().map(|record| Noted { record, present, durable, written })
     }
 
     fn into_record(self) -> Option<Record> {
@@ -159,15 +201,15 @@ impl Line {
     }
 }
 
-fn encode(record: &Record, present: &[ByteRange]) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec(&Line::new(record, present)).map_err(|_| Error::Internal("encoding a record"))?;
+fn encode(line: &Line) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec(line).map_err(|_| Error::Internal("encoding a record"))?;
     text.push(b'\n');
     let sum = crc_fast::crc64_nvme(&text);
     text.extend_from_slice(format!("{sum:016x}\n").as_bytes());
     Ok(text)
 }
 
-fn decode(text: &[u8]) -> Result<(Record, Vec<ByteRange>), RecordFault> {
+fn decode(text: &[u8]) -> Result<Line, RecordFault> {
     // 16 digits and the last line end.
     let split = text.len().checked_sub(17).ok_or(RecordFault::Torn)?;
     let (json, sum) = text.split_at(split);
@@ -175,20 +217,36 @@ fn decode(text: &[u8]) -> Result<(Record, Vec<ByteRange>), RecordFault> {
         return Err(RecordFault::Torn);
     }
     let line: Line = serde_json::from_slice(json).map_err(|_| RecordFault::Foreign)?;
-    if line.pailfs_record != FORMAT {
-        return Err(RecordFault::Foreign);
-    }
-    let present = line.present.iter().map(|&(start, end)| ByteRange::new(start, end)).collect();
-    Ok((line.into_record().ok_or(RecordFault::Foreign)?, present))
+    if line.pailfs_record == FORMAT { Ok(line) } else { Err(RecordFault::Foreign) }
 }
 
 /// Writes the record in one step: into a file beside it, which is then renamed over it.
 pub(super) fn save(path: &Path, record: &Record, present: &[ByteRange]) -> Result<()> {
-    let text = encode(record, present)?;
+    write(path, &Line::new(record, present))
+}
+
+fn write(path: &Path, line: &Line) -> Result<()> {
+    let text = encode(line)?;
     let beside = path.with_extension("json.new");
     write_beside(&beside, path, &text)
         .inspect_err(|_| _ = std::fs::remove_file(&beside))
         .map_err(|err| Error::local("writing a journal record", err))
+}
+
+/// Changes what a record says of where its file belongs, and nothing of its bytes. A file without a record is left so.
+pub(super) fn change(path: &Path, change: impl FnOnce(&mut Record)) -> Result<()> {
+    let Ok(line) = read(path) else { return Ok(()) };
+    let (boot, synced, written, present) = (line.boot.clone(), line.synced, line.written, line.ranges());
+    let Some(mut record) = line.into_record() else { return Ok(()) };
+    change(&mut record);
+    write(path, &Line { boot, synced, written, ..Line::new(&record, &present) })
+}
+
+/// The data is on the disk now, with these bytes of it here: notes so, if there is a record.
+pub(super) fn note_synced(path: &Path, size: u64, present: &[ByteRange]) -> Result<()> {
+    let Ok(line) = read(path) else { return Ok(()) };
+    let present = present.iter().map(|range| (range.start, range.end)).collect();
+    write(path, &Line { synced: true, size, present, ..line })
 }
 
 fn write_beside(beside: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {
@@ -207,13 +265,17 @@ pub(super) fn sync(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |dir| File::open(dir)?.sync_all())
 }
 
-/// Reads a record, and which bytes were here when it was written.
-pub(super) fn load(path: &Path) -> Result<(Record, Vec<ByteRange>), RecordFault> {
+fn read(path: &Path) -> Result<Line, RecordFault> {
     match std::fs::read(path) {
         Ok(text) => decode(&text),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => Err(RecordFault::Missing),
         Err(err) => Err(RecordFault::Unreadable(err.to_string())),
     }
+}
+
+/// Reads a record.
+pub(super) fn load(path: &Path) -> Result<Noted, RecordFault> {
+    read(path)?.into_noted().ok_or(RecordFault::Foreign)
 }
 
 #[cfg(test)]
@@ -236,25 +298,36 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         let present = vec![ByteRange::new(0, 3), ByteRange::new(5, 12)];
-        let text = encode(&a_record(), &present).expect("encodes");
-        assert_eq!(decode(&text), Ok((a_record(), present)));
+        let line = Line { written: Duration::from_secs(9), ..Line::new(&a_record(), &present) };
+        let read = decode(&encode(&line).expect("encodes")).expect("decodes").into_noted();
+        let written = UNIX_EPOCH + Duration::from_secs(9);
+        assert_eq!(read, Some(Noted { record: a_record(), present, durable: true, written }));
+    }
+
+    #[test]
+    fn what_was_not_synced_is_not_trusted_after_another_start_of_the_machine() {
+        for (synced, durable) in [(false, false), (true, true)] {
+            let line = Line { boot: "another".into(), synced, ..Line::new(&a_record(), &[]) };
+            let read = decode(&encode(&line).expect("encodes")).expect("decodes").into_noted();
+            assert_eq!(read.map(|noted| noted.durable), Some(durable));
+        }
     }
 
     #[test]
     fn a_record_cut_anywhere_is_torn() {
-        let text = encode(&a_record(), &[]).expect("encodes");
+        let text = encode(&Line::new(&a_record(), &[])).expect("encodes");
         for len in 0..text.len() {
-            assert_eq!(decode(&text[..len]), Err(RecordFault::Torn), "cut at {len}");
+            assert_eq!(decode(&text[..len]).err(), Some(RecordFault::Torn), "cut at {len}");
         }
     }
 
     #[test]
     fn a_record_with_a_changed_byte_is_torn() {
-        let text = encode(&a_record(), &[]).expect("encodes");
+        let text = encode(&Line::new(&a_record(), &[])).expect("encodes");
         for at in 0..text.len() {
             let mut changed = text.clone();
             changed[at] ^= 1;
-            assert_eq!(decode(&changed), Err(RecordFault::Torn), "changed at {at}");
+            assert_eq!(decode(&changed).err(), Some(RecordFault::Torn), "changed at {at}");
         }
     }
 
@@ -262,6 +335,6 @@ mod tests {
     fn a_record_of_another_format_is_foreign() {
         let json = b"{\"pailfs_record\":2}\n".to_vec();
         let text = [json.clone(), format!("{:016x}\n", crc_fast::crc64_nvme(&json)).into_bytes()].concat();
-        assert_eq!(decode(&text), Err(RecordFault::Foreign));
+        assert_eq!(decode(&text).err(), Some(RecordFault::Foreign));
     }
 }

@@ -1,11 +1,11 @@
-//! The stage directory: who owns it, the session of this process, and what dead sessions left.
+//! The stage directory: who owns it, and the sessions in it. What dead ones left is told in [`super::leftover`].
 //!
 //! Layout: `ROOT/SOURCE/SESSION/{lock, N.data, N.json}`, where SOURCE is a hash of the source's identity (written
 //! out in `ROOT/SOURCE/source`) and `lock` is locked with flock(2) for the life of the session. A session whose lock
 //! is free is dead. Whoever makes, scans or removes sessions holds a lock on SOURCE meanwhile, so that nobody takes
 //! one that is just being made for a dead one.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -14,33 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::file::StagedFile;
-use super::record::{self, Record, RecordFault, RecordState};
+use super::leftover::{self, Leftover};
 use crate::error::{Error, Result};
-use crate::types::{ByteRange, ObjectKey};
 
 /// The stage of one mount.
 #[derive(Debug)]
 pub struct Stage {
     session: Arc<Session>,
-}
-
-/// A staged file of a session that died. Nothing touches it but the one who is asked to recover it.
-#[derive(Clone, Debug)]
-pub struct Leftover {
-    /// Directory of the dead session.
-    pub dir: PathBuf,
-    /// The data.
-    pub file: PathBuf,
-    /// Where it belongs, when the record can be read.
-    pub key: Option<ObjectKey>,
-    /// Size of the data in bytes.
-    pub size: u64,
-    /// True for a whole file that was only not committed yet.
-    pub sealed: bool,
-    /// The record, or why there is none.
-    pub record: Result<Record, RecordFault>,
-    /// The bytes that were here when the record was written.
-    pub present: Vec<ByteRange>,
 }
 
 impl Stage {
@@ -57,14 +37,15 @@ impl Stage {
             .create(root)
             .map_err(|err| Error::local("making the stage directory", err))?;
         check_owned(root)?;
-        let source = root.join(format!("{:016x}", crc_fast::crc64_nvme(source_identity.as_bytes())));
+        let source = source_dir(root, source_identity);
         make_dir(&source).map_err(|err| Error::local("making the stage directory", err))?;
         check_owned(&source)?;
         let guard = lock_dir(&source)?;
         check_identity(&source, source_identity)?;
-        let leftovers = scan(&source)?;
+        let found = leftover::scan(&source)?;
         let session = Session::make(&source)?;
         drop(guard);
+        let leftovers = leftover::take(found.dead);
         Ok((Stage { session: Arc::new(session) }, leftovers))
     }
 
@@ -135,6 +116,16 @@ impl Session {
         Err(failed(ErrorKind::AlreadyExists.into()))
     }
 
+    /// A session that died, whose `lock` the caller has taken. Must not be dropped under the lock of its source.
+    pub(super) fn of_dead(dir: PathBuf, lock: File) -> Self {
+        Session { dir, lock, next: AtomicU64::new(0) }
+    }
+
+    /// Its directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// A new data file, and where its record goes.
     pub(super) fn new_data_file(&self) -> Result<(File, PathBuf, PathBuf)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
@@ -177,6 +168,10 @@ impl Drop for Session {
     }
 }
 
+pub(super) fn source_dir(root: &Path, identity: &str) -> PathBuf {
+    root.join(format!("{:016x}", crc_fast::crc64_nvme(identity.as_bytes())))
+}
+
 fn new_file(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)
 }
@@ -188,7 +183,7 @@ fn make_dir(path: &Path) -> std::io::Result<()> {
     }
 }
 
-fn check_owned(dir: &Path) -> Result<()> {
+pub(super) fn check_owned(dir: &Path) -> Result<()> {
     let meta = std::fs::symlink_metadata(dir).map_err(|err| Error::local("looking at the stage directory", err))?;
     // SAFETY: geteuid(2) has no preconditions and can't fail.
     let me = unsafe { libc::geteuid() };
@@ -201,7 +196,7 @@ fn check_owned(dir: &Path) -> Result<()> {
     }
 }
 
-fn lock_dir(dir: &Path) -> Result<File> {
+pub(super) fn lock_dir(dir: &Path) -> Result<File> {
     let failed = |err| Error::local("locking the stage directory", err);
     let file = File::open(dir).map_err(failed)?;
     file.lock().map_err(failed)?;
@@ -223,68 +218,6 @@ fn check_identity(source: &Path, identity: &str) -> Result<()> {
     }
 }
 
-/// What dead sessions left. The caller holds the lock of `source`.
-fn scan(source: &Path) -> Result<Vec<Leftover>> {
-    let failed = |err| Error::local("looking through the stage", err);
-    let mut leftovers = Vec::new();
-    for entry in std::fs::read_dir(source).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        if !entry.file_type().map_err(failed)?.is_dir() || is_alive(&entry.path()).map_err(failed)? {
-            continue;
-        }
-        let left = leftovers_of(&entry.path()).map_err(failed)?;
-        if left.is_empty() {
-            if let Err(err) = remove_session(&entry.path()) {
-                tracing::warn!(dir = %entry.path().display(), %err, "an empty dead session can't be removed");
-            }
-        } else {
-            leftovers.extend(left);
-        }
-    }
-    leftovers.sort_by(|a, b| a.file.cmp(&b.file));
-    Ok(leftovers)
-}
-
-fn is_alive(session: &Path) -> std::io::Result<bool> {
-    let lock = match OpenOptions::new().read(true).write(true).open(session.join("lock")) {
-        Err(err) if err.kind() == ErrorKind::NotFound => return Ok(false),
-        other => other?,
-    };
-    match lock.try_lock() {
-        Ok(()) => Ok(false),
-        Err(TryLockError::WouldBlock) => Ok(true),
-        Err(TryLockError::Error(err)) => Err(err),
-    }
-}
-
-/// The data files of a session that are worth keeping: all but empty ones that nobody closed. Those without a record were
-/// clean, and are removed.
-fn leftovers_of(session: &Path) -> std::io::Result<Vec<Leftover>> {
-    let mut left = Vec::new();
-    for entry in std::fs::read_dir(session)? {
-        let file = entry?.path();
-        if file.extension().is_none_or(|extension| extension != "data") {
-            continue;
-        }
-        let size = std::fs::symlink_metadata(&file)?.len();
-        let (record, present) = match record::load(&file.with_extension("json")) {
-            Ok((record, present)) => (Ok(record), present),
-            Err(fault) => (Err(fault), Vec::new()),
-        };
-        let sealed = record.as_ref().is_ok_and(|record| record.state == RecordState::Sealed);
-        if record == Err(RecordFault::Missing) {
-            std::fs::remove_file(&file)?;
-            continue;
-        }
-        if size == 0 && !sealed {
-            continue;
-        }
-        let key = record.as_ref().ok().map(|record| record.key.clone());
-        left.push(Leftover { dir: session.to_owned(), file, key, size, sealed, record, present });
-    }
-    Ok(left)
-}
-
 fn remove_session_if_empty(session: &Path) -> std::io::Result<bool> {
     match std::fs::read_dir(session) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(true),
@@ -301,7 +234,7 @@ fn remove_session_if_empty(session: &Path) -> std::io::Result<bool> {
 }
 
 /// Removes a session's files, the lock last, and its directory. Only files that a session makes are touched.
-fn remove_session(session: &Path) -> std::io::Result<()> {
+pub(super) fn remove_session(session: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(session)? {
         let path = entry?.path();
         if path.extension().is_some_and(|extension| extension == "data" || extension == "json" || extension == "new") {

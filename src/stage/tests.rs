@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::error::Error;
-use crate::types::{ByteRange, Expect, ObjectKey};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 struct Place {
     root: tempfile::TempDir,
@@ -74,6 +74,97 @@ fn a_dead_session_with_data_is_told_and_kept() {
 }
 
 #[test]
+fn a_dead_session_is_taken_by_one_process_at_a_time() {
+    let place = Place::new();
+    die_leaving(&place, b"hello", Some(RecordState::Sealed));
+    let (_first, leftovers) = place.open();
+    assert_eq!(leftovers.len(), 1);
+    assert_eq!(place.open().1.len(), 0, "two took the same file");
+    let opened = leftovers[0].open().expect("opened");
+    drop(leftovers);
+    assert_eq!(place.open().1.len(), 0, "taken while it was being recovered");
+    drop(opened);
+    assert_eq!(place.open().1.len(), 1, "it stayed taken");
+}
+
+#[test]
+fn a_leftover_opens_with_its_bytes_and_goes_when_it_is_clean() {
+    let place = Place::new();
+    die_leaving(&place, b"hello", Some(RecordState::Sealed));
+    let (_stage, leftovers) = place.open();
+    assert!(leftovers[0].whole().is_ok(), "{:?}", leftovers[0].whole());
+    let file = leftovers[0].open().expect("opened");
+    assert_eq!((file.read_at(0, 9).expect("read"), file.is_complete(), file.dirty()), ("hello".into(), true, true));
+    let dir = leftovers[0].dir.clone();
+    file.clean();
+    drop((file, leftovers));
+    assert!(!dir.exists(), "a dead session stayed without need");
+}
+
+#[test]
+fn a_leftover_with_holes_misses_exactly_them() {
+    let place = Place::new();
+    let base = Version { etag: ETag::parse("b"), size: 10, modified: std::time::SystemTime::UNIX_EPOCH };
+    let expect = Expect::Is(base.etag.clone());
+    {
+        let (stage, _) = place.open();
+        let file = stage.over(10).expect("a staged file");
+        file.write_at(2, b"xyz").expect("written");
+        let base = Some(base.clone());
+        file.record(&Record { base, expect, size: 10, ..record(RecordState::Sealed) }).expect("recorded");
+        file.keep();
+    }
+    let (_stage, leftovers) = place.open();
+    assert_eq!(leftovers[0].missing(), [ByteRange::new(0, 2), ByteRange::new(5, 10)]);
+    assert_eq!((leftovers[0].base(), leftovers[0].whole().is_ok()), (Some(&base), true));
+    let file = leftovers[0].open().expect("opened");
+    assert_eq!(file.missing(ByteRange::new(0, 10)), [ByteRange::new(0, 2), ByteRange::new(5, 10)]);
+}
+
+#[test]
+fn a_leftover_shorter_than_its_record_is_not_whole() {
+    let place = Place::new();
+    die_leaving(&place, b"hell", Some(RecordState::Sealed));
+    assert_eq!(place.open().1[0].whole().err(), Some(Doubt::Size { found: 4, recorded: 5 }));
+}
+
+#[test]
+fn a_moved_file_is_found_under_its_new_key_and_a_disowned_one_not_at_all() {
+    let place = Place::new();
+    let (stage, _) = place.open();
+    let files: Vec<_> = (0..2).map(|_| stage.new_file().expect("a staged file")).collect();
+    for file in &files {
+        file.write_at(0, b"hello").expect("written");
+        file.record(&record(RecordState::Sealed)).expect("recorded");
+        file.keep();
+    }
+    files[0].moved(&ObjectKey::from_store("p/new"), None, &Expect::Any).expect("noted");
+    files[1].disown();
+    drop((files, stage));
+    let (_stage, leftovers) = place.open();
+    assert_eq!(leftovers.len(), 1);
+    assert_eq!(leftovers[0].key, Some(ObjectKey::from_store("p/new")));
+    assert_eq!(leftovers[0].present, [ByteRange::new(0, 5)]);
+}
+
+#[test]
+fn what_is_left_is_told_for_all_sources_and_live_sessions_are_named() {
+    let place = Place::new();
+    die_leaving(&place, b"hello", Some(RecordState::Open));
+    let (_live, leftovers) = place.open();
+    drop(leftovers);
+    let root = place.root.path().join("stage");
+    let all = remaining(&root, None).expect("looked");
+    assert_eq!((all.len(), all[0].leftovers.len(), all[0].live.len()), (1, 1, 1));
+    assert_eq!(
+        (all[0].identity.as_str(), all[0].leftovers[0].whole().err()),
+        ("s3://bucket/prefix/", Some(Doubt::Open))
+    );
+    assert!(remaining(&root, Some("another")).expect("looked").is_empty());
+    assert!(remaining(&root.join("missing"), None).expect("looked").is_empty());
+}
+
+#[test]
 fn data_with_a_torn_record_is_told_as_such() {
     let place = Place::new();
     die_leaving(&place, b"hello", Some(RecordState::Sealed));
@@ -95,6 +186,7 @@ fn data_without_a_record_was_clean_and_goes_away_beside_what_is_kept() {
         file.keep();
     }
     files[1].clean();
+    files[1].keep();
     let (kept, clean) = (files[0].path().to_owned(), files[1].path().to_owned());
     drop((files, stage));
     assert!(clean.exists() && !clean.with_extension("json").exists());

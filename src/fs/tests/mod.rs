@@ -6,6 +6,7 @@
 mod attributes;
 mod names;
 mod races;
+mod recover;
 mod writes;
 
 use std::sync::Arc;

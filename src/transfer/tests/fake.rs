@@ -128,6 +128,11 @@ impl Fake {
         self.state().faults.push((call, fault));
     }
 
+    /// No call meets a fault any more.
+    pub(crate) fn clear_faults(&self) {
+        self.state().faults.clear();
+    }
+
     /// Keys of all objects, in order.
     pub(crate) fn keys(&self) -> Vec<String> {
         self.state().objects.keys().map(|key| key.to_string()).collect()

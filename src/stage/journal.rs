@@ -1,0 +1,105 @@
+//! A staged file and its journal record: written, changed, removed, and found again by the next process.
+//!
+//! Owns the order of the two on the disk. Records of one file are written one after the other, under the file's mutex.
+
+use std::fs::OpenOptions;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::file::{StagedFile, State};
+use super::record::{self, Record};
+use super::session::Session;
+use crate::error::{Error, Result};
+use crate::types::{ByteRange, Expect, ObjectKey, Version};
+
+impl StagedFile {
+    /// Over the data that a dead session left, of which `present` is here. It may differ from the base version everywhere.
+    /// Data and record stay when it is dropped, until it is clean.
+    pub(super) fn adopt(session: Arc<Session>, data_path: &Path, present: &[ByteRange]) -> Result<Self> {
+        let failed = |err| Error::local("opening a staged file", err);
+        let file = OpenOptions::new().read(true).write(true).open(data_path).map_err(failed)?;
+        let size = file.metadata().map_err(failed)?.len();
+        let mut state = State { size, changed: true, ..State::default() };
+        for range in present {
+            state.wrote(range.intersect(ByteRange::new(0, size)));
+        }
+        Ok(StagedFile {
+            file: Arc::new(file),
+            session,
+            data_path: data_path.to_owned(),
+            record_path: data_path.with_extension("json"),
+            kept: AtomicBool::new(true),
+            state: Mutex::new(state),
+        })
+    }
+
+    /// Brings data and record to the disk, so that they survive a loss of power. The end of this process they survive
+    /// without.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub fn fsync(&self) -> Result<()> {
+        let failed = |err| Error::local("syncing a staged file", err);
+        self.file.sync_data().map_err(failed)?;
+        {
+            let state = self.state();
+            let present: Vec<ByteRange> = state.present.iter().collect();
+            record::note_synced(&self.record_path, state.size, &present)?;
+        }
+        record::sync(&self.record_path).map_err(failed)
+    }
+
+    /// Writes the journal record of this file, in one step: a reader finds the old one or the new one. When it gets to
+    /// the disk is left to the system, or to [`StagedFile::fsync`]. It must be written before the first byte is: data
+    /// without a record counts as clean.
+    ///
+    /// # Errors
+    /// `StageFull` and what the local file system gives.
+    pub fn record(&self, record: &Record) -> Result<()> {
+        let state = self.state();
+        let present: Vec<ByteRange> = state.present.iter().collect();
+        record::save(&self.record_path, record, &present)
+    }
+
+    /// Notes in the record, if there is one, that the file belongs elsewhere now.
+    ///
+    /// # Errors
+    /// As [`StagedFile::record`].
+    pub fn moved(&self, key: &ObjectKey, base: Option<&Version>, expect: &Expect) -> Result<()> {
+        let _one_at_a_time = self.state();
+        record::change(&self.record_path, |record| {
+            record.key = key.clone();
+            record.base = base.cloned();
+            record.expect = expect.clone();
+        })
+    }
+
+    /// Leaves data and record on the disk when this is dropped.
+    pub fn keep(&self) {
+        self.kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that all of it is safe elsewhere: nothing is dirty. Its record goes, so that nobody takes the file for lost
+    /// work if this process is killed; it needs a new one before it is changed again.
+    pub fn clean(&self) {
+        let mut state = self.state();
+        state.dirty.clear();
+        state.changed = false;
+        self.forget_record();
+        drop(state);
+    }
+
+    /// Notes that the file has no name any more: whatever becomes of this process, nobody is to find it again.
+    pub fn disown(&self) {
+        let state = self.state();
+        self.forget_record();
+        drop(state);
+    }
+
+    /// To be called with the lock held, so that records are written and removed one after the other.
+    fn forget_record(&self) {
+        self.session.remove(&self.record_path);
+        self.kept.store(false, Ordering::Relaxed);
+    }
+}
