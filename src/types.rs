@@ -211,7 +211,7 @@ impl Version {
 }
 
 /// Bytes `start..end` of a file or object; never empty when it goes into a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ByteRange {
     /// First byte.
     pub start: u64,

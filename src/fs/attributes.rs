@@ -78,7 +78,11 @@ impl Filesystem {
         match owned.prior()?.clone() {
             Prior::Clean(clean) => self.store_change(owned, clean, change).await,
             Prior::Dirty(draft) => {
-                inode.lock().ownership.change(change, SystemTime::now());
+                {
+                    let mut data = inode.lock();
+                    data.ownership.change(change, SystemTime::now());
+                    data.mtime_given |= change.mtime.is_some();
+                }
                 owned.reopen(draft.origin)
             }
         }
@@ -92,6 +96,7 @@ impl Filesystem {
             return Ok(false);
         }
         data.ownership.change(change, SystemTime::now());
+        data.mtime_given |= change.mtime.is_some();
         Ok(true)
     }
 
@@ -119,7 +124,7 @@ impl Filesystem {
     }
 
     /// A server-side copy of the object onto itself, with the new attributes.
-    async fn store_change(&self, owned: Owned, clean: Clean, change: &OwnershipChange) -> Result<()> {
+    pub(super) async fn store_change(&self, owned: Owned, clean: Clean, change: &OwnershipChange) -> Result<()> {
         let inode = owned.inode().clone();
         let key = self.table.key_of(inode.ino())?;
         let mut ownership = inode.lock().ownership;

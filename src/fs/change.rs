@@ -100,6 +100,7 @@ impl Filesystem {
             data.apply(Event::Written)?;
         }
         touch(&mut data.ownership);
+        data.mtime_given = false;
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Filesystem;
+use super::send_ahead::take_stored_time;
 use crate::error::{Error, Result};
 use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior};
 use crate::stage::{Record, RecordAttributes, RecordState, StagedFile};
@@ -108,10 +109,13 @@ impl Filesystem {
         owned.writers_gone().await;
         let inode = owned.inode().clone();
         let began = SystemTime::now();
-        let outcome = match self.publish(&inode, &draft).await {
-            Ok((version, attributes)) => self.settle_published(owned, &draft, version, attributes),
-            Err(error) => {
-                self.note_attempt(&inode, &draft, &error, began).await;
+        let outcome = match self.published(&inode, &draft).await {
+            Ok((version, attributes)) => match self.settle_published(owned, &draft, version, attributes) {
+                Ok(()) => self.store_late_changes(&inode).await,
+                Err(error) => Err(error),
+            },
+            Err((error, attributes)) => {
+                self.note_attempt(&inode, &draft, &error, attributes, began).await;
                 self.settle_unpublished(owned, &draft, error).await
             }
         };
@@ -119,37 +123,62 @@ impl Filesystem {
         outcome
     }
 
-    /// Makes the object.
-    async fn publish(&self, inode: &Arc<Inode>, draft: &Draft) -> Result<(Version, Attributes)> {
-        let key = self.table.key_of(inode.ino())?;
-        let attributes = self.attributes_of(inode, &key, &draft.origin).await?;
+    /// Makes the object. A failure comes with the attributes that it would have got, if they were known.
+    async fn published(
+        &self,
+        inode: &Arc<Inode>,
+        draft: &Draft,
+    ) -> Result<(Version, Attributes), (Error, Option<Attributes>)> {
+        let place = async {
+            let key = self.table.key_of(inode.ino())?;
+            let attributes = self.attributes_to_commit(inode, &key, draft).await?;
+            Ok((key, attributes))
+        };
+        let (key, attributes) = place.await.map_err(|error| (error, None))?;
+        match self.publish(inode, draft, &key, &attributes).await {
+            Ok(version) => Ok((version, attributes)),
+            Err(error) => Err((error, Some(attributes))),
+        }
+    }
+
+    async fn publish(
+        &self,
+        inode: &Arc<Inode>,
+        draft: &Draft,
+        key: &ObjectKey,
+        attributes: &Attributes,
+    ) -> Result<Version> {
         let staged = &draft.staged;
-        self.note_sealed(draft, &key, &attributes)?;
+        self.note_sealed(draft, key, attributes)?;
         if let Origin::Changed(base) = &draft.origin
             && !staged.is_complete()
         {
-            self.transfer.hydrate(&key, base, staged, ByteRange::new(0, base.size)).await?;
+            self.transfer.hydrate(key, base, staged, ByteRange::new(0, base.size)).await?;
             // The base may be gone when the file is found again: what is here now is noted as being here.
-            self.note_sealed(draft, &key, &attributes)?;
+            self.note_sealed(draft, key, attributes)?;
         }
-        let version = match self.transfer.upload(&key, staged, &attributes, &draft.origin.expect()).await {
+        match self.transfer.upload(key, staged, attributes, &draft.origin.expect()).await {
             Err(Error::PreconditionFailed) => {
-                let ours = self.made_before(inode, draft, &key).await?.ok_or(Error::PreconditionFailed)?;
-                self.transfer.upload(&key, staged, &attributes, &Expect::Is(ours.etag)).await?
+                let ours = self.made_before(inode, draft, key).await?.ok_or(Error::PreconditionFailed)?;
+                self.transfer.upload(key, staged, attributes, &Expect::Is(ours.etag)).await
             }
-            done => done?,
-        };
-        Ok((version, attributes))
+            done => done,
+        }
     }
 
     /// An upload without an answer may have made the object: what it would have made is remembered, so that the next change
     /// does not take it for another writer's.
-    async fn note_attempt(&self, inode: &Arc<Inode>, draft: &Draft, error: &Error, began: SystemTime) {
-        if !error.is_transient() || !draft.staged.is_complete() {
+    async fn note_attempt(
+        &self,
+        inode: &Arc<Inode>,
+        draft: &Draft,
+        error: &Error,
+        attributes: Option<Attributes>,
+        began: SystemTime,
+    ) {
+        let Some(attributes) = attributes.filter(|_| error.is_transient() && draft.staged.is_complete()) else {
             return;
-        }
-        let Ok(key) = self.table.key_of(inode.ino()) else { return };
-        let Ok(attributes) = self.attributes_of(inode, &key, &draft.origin).await else { return };
+        };
         let Ok(crc64nvme) = self.transfer.checksum(&draft.staged).await else { return };
         let attempt = Attempt { size: draft.staged.size(), crc64nvme, attributes, began };
         let mut data = inode.lock();
@@ -235,7 +264,9 @@ impl Filesystem {
             data.committed = Some(Instant::now());
             data.belief.checked(Instant::now(), true, span);
             data.attempts.clear();
-            if !keeps {
+            if keeps {
+                take_stored_time(data);
+            } else {
                 data.ownership.mtime = modified;
             }
         })?;

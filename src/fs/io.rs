@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::Filesystem;
 use super::handle::FileHandle;
 use crate::error::{Error, Result};
-use crate::inode::{FileState, Located, Remains};
+use crate::inode::{FileState, Located, Remains, WriteTicket};
 use crate::stage::StagedFile;
 use crate::types::{ByteRange, Fh, ObjectKey, Version};
 
@@ -143,18 +143,32 @@ impl Filesystem {
     pub async fn write(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Result<u32> {
         let handle = self.writable(fh)?;
         let ticket = self.write_ticket(handle.pin.inode()).await?;
-        ticket.staged().write_at(offset, data)?;
+        self.write_through(&handle, &ticket, offset, data)?;
         u32::try_from(data.len()).map_err(|_| Error::InvalidArgument("a write of more than 4 GiB"))
     }
 
     /// As [`Filesystem::write`], if that needs no waiting: the bytes are then not copied on their way.
-    pub fn write_now(&self, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<u32>> {
+    pub fn write_now(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<u32>> {
         let handle = match self.writable(fh) {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
         let ticket = self.ready_ticket(handle.pin.inode())?;
-        Some(ticket.staged().write_at(offset, data).map(|()| data.len() as u32))
+        Some(self.write_through(&handle, &ticket, offset, data).map(|()| data.len() as u32))
+    }
+
+    fn write_through(
+        self: &Arc<Self>,
+        handle: &FileHandle,
+        ticket: &WriteTicket,
+        offset: u64,
+        data: &[u8],
+    ) -> Result<()> {
+        let run = ticket.staged().write_at(offset, data)?;
+        if self.transfer.passes_part(run, data.len()) {
+            self.send_ahead(handle.pin.inode(), ticket.staged(), run);
+        }
+        Ok(())
     }
 
     /// fallocate(2).

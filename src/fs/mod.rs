@@ -23,6 +23,7 @@ mod remove;
 mod rename;
 mod rename_dir;
 mod reply;
+mod send_ahead;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

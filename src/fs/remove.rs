@@ -66,6 +66,10 @@ impl Filesystem {
         object: Option<&Located>,
     ) -> Result<Remains> {
         let is_open = inode.lock().opens.all > 0;
+        if let Prior::Dirty(draft) = prior {
+            // What goes up of it has no name to go to any more.
+            self.transfer.call_back(&draft.staged);
+        }
         let (staged, version) = match prior {
             Prior::Dirty(draft) => (Some(draft.staged.clone()), None),
             Prior::Clean(Clean { local, version }) => (local.clone(), Some(version)),

@@ -87,6 +87,8 @@ impl Filesystem {
         let object = self.object_of(source.inode(), owned.prior()?, &from_key).await?;
         let listed = match owned.prior()?.clone() {
             Prior::Dirty(draft) if object.is_none() => {
+                // Parts of it went up for the old name.
+                self.transfer.call_back(&draft.staged);
                 let origin = match (mode, there) {
                     (RenameMode::NoReplace, None) => Origin::Created { exclusive: false },
                     (_, there) => Origin::Replaced(there),

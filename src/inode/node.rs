@@ -42,6 +42,8 @@ pub struct NodeData {
     pub ownership: Ownership,
     /// What travels with the object, as last seen; `None` until HEAD or GET told.
     pub attributes: Option<Arc<Attributes>>,
+    /// A program has set the time of the last modification, and nothing was written since.
+    pub mtime_given: bool,
     /// How long what is known is believed.
     pub belief: Belief,
     /// When it was changed here last, or when the request began whose answer is what is known. An answer to an older
@@ -281,6 +283,7 @@ impl Inode {
         let data = NodeData {
             ownership,
             attributes: None,
+            mtime_given: false,
             belief: Belief::default(),
             as_of: None,
             attempts: Vec::new(),

@@ -14,10 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
+use super::beside::Companion;
 use super::ranges::RangeMap;
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::types::ByteRange;
+use crate::types::{ByteRange, UploadId};
 
 /// Largest file size of Linux (`loff_t`).
 const SIZE_MAX: u64 = i64::MAX as u64;
@@ -33,6 +34,8 @@ pub struct StagedFile {
     pub(super) record_path: PathBuf,
 
     pub(super) kept: AtomicBool,
+    /// What `transfer` keeps with the file: it goes when the file goes.
+    pub(super) companion: Mutex<Option<Companion>>,
     pub(super) state: Mutex<State>,
 }
 
@@ -43,6 +46,12 @@ pub(super) struct State {
     pub(super) present: RangeMap,
     /// Bytes that differ from the base version.
     pub(super) dirty: RangeMap,
+    /// Bytes that were handed to an upload and are the same since.
+    pub(super) sent: RangeMap,
+    /// Where the last writes followed each other.
+    pub(super) run: ByteRange,
+    /// The multipart upload of this file that may be in the store.
+    pub(super) upload: Option<UploadId>,
     /// Something changed, perhaps only the size, since it was clean.
     pub(super) changed: bool,
     /// Counts changes.
@@ -57,6 +66,7 @@ impl State {
     pub(super) fn wrote(&mut self, range: ByteRange) {
         self.present.insert(range);
         self.dirty.insert(range);
+        self.sent.remove(range);
         self.touch();
     }
 
@@ -77,6 +87,7 @@ impl StagedFile {
             data_path,
             record_path,
             kept: AtomicBool::new(false),
+            companion: Mutex::default(),
             state: Mutex::new(state),
         };
         staged.set_len(base_size)?;
@@ -114,14 +125,15 @@ impl StagedFile {
         Ok(bytes.into())
     }
 
-    /// Writes bytes of a program. A gap between the old end and `offset` reads as zeros.
+    /// Writes bytes of a program. A gap between the old end and `offset` reads as zeros. Returns the bytes that this write
+    /// and those right before it have written one after the other.
     ///
     /// # Errors
     /// `StageFull` when the disk is full, `FileTooLarge` past what Linux allows. The size is then as before, and
     /// nothing that was missing counts as here.
-    pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+    pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<ByteRange> {
         if data.is_empty() {
-            return Ok(());
+            return Ok(ByteRange::new(offset, offset));
         }
         let range = checked_range(offset, data.len() as u64)?;
         let mut state = self.state();
@@ -141,7 +153,9 @@ impl StagedFile {
         let from = range.start.min(state.size);
         state.size = state.size.max(range.end);
         state.wrote(ByteRange::new(from, range.end));
-        Ok(())
+        let start = if range.start == state.run.end { state.run.start } else { range.start };
+        state.run = ByteRange::new(start, range.end);
+        Ok(state.run)
     }
 
     /// Writes bytes of the base version, only where they are still missing.
@@ -298,6 +312,7 @@ impl StagedFile {
         if size < old {
             state.present.truncate(size);
             state.dirty.truncate(size);
+            state.sent.truncate(size);
             state.touch();
         } else {
             state.wrote(ByteRange::new(old, size));

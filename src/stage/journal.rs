@@ -11,7 +11,7 @@ use super::file::{StagedFile, State};
 use super::record::{self, Record};
 use super::session::Session;
 use crate::error::{Error, Result};
-use crate::types::{ByteRange, Expect, ObjectKey, Version};
+use crate::types::{ByteRange, Expect, ObjectKey, UploadId, Version};
 
 impl StagedFile {
     /// Over the data that a dead session left, of which `present` is here. It may differ from the base version everywhere.
@@ -30,6 +30,7 @@ impl StagedFile {
             data_path: data_path.to_owned(),
             record_path: data_path.with_extension("json"),
             kept: AtomicBool::new(true),
+            companion: Mutex::default(),
             state: Mutex::new(state),
         })
     }
@@ -52,14 +53,28 @@ impl StagedFile {
 
     /// Writes the journal record of this file, in one step: a reader finds the old one or the new one. When it gets to
     /// the disk is left to the system, or to [`StagedFile::fsync`]. It must be written before the first byte is: data
-    /// without a record counts as clean.
+    /// without a record counts as clean. It names the upload of [`StagedFile::note_upload`].
     ///
     /// # Errors
     /// `StageFull` and what the local file system gives.
     pub fn record(&self, record: &Record) -> Result<()> {
         let state = self.state();
         let present: Vec<ByteRange> = state.present.iter().collect();
-        record::save(&self.record_path, record, &present)
+        let record = Record { upload_id: state.upload.clone(), ..record.clone() };
+        record::save(&self.record_path, &record, &present)
+    }
+
+    /// A multipart upload of this file was begun, or has ended: whoever finds the record, if there is one, knows of it.
+    ///
+    /// # Errors
+    /// As [`StagedFile::record`].
+    pub fn note_upload(&self, upload: Option<UploadId>) -> Result<()> {
+        let mut state = self.state();
+        if state.upload == upload {
+            return Ok(());
+        }
+        state.upload = upload.clone();
+        record::change(&self.record_path, |record| record.upload_id = upload)
     }
 
     /// Notes in the record, if there is one, that the file belongs elsewhere now.
@@ -86,6 +101,7 @@ impl StagedFile {
         let mut state = self.state();
         state.dirty.clear();
         state.changed = false;
+        state.upload = None;
         self.forget_record();
         drop(state);
     }

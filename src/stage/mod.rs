@@ -5,6 +5,7 @@
 //! that is torn or not ours is reported as such ([`RecordFault`]), and what a dead process left is kept
 //! ([`Leftover`]) until somebody decides about it. Knows nothing of requests, inodes or the kernel.
 
+mod beside;
 mod file;
 mod journal;
 mod leftover;
@@ -12,6 +13,7 @@ mod ranges;
 mod record;
 mod session;
 
+pub use beside::Companion;
 pub use file::StagedFile;
 pub use leftover::{Doubt, Leftover, Remaining, remaining};
 pub use ranges::RangeMap;

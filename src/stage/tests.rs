@@ -359,7 +359,7 @@ impl Model {
 
 fn run(file: &StagedFile, step: &Step) {
     match step {
-        Step::Write(at, data) => file.write_at(*at, data),
+        Step::Write(at, data) => file.write_at(*at, data).map(drop),
         Step::Fill(range) => file.fill_at(range.start, &(range.start..range.end).map(base).collect::<Vec<_>>()),
         Step::SetSize(size) => file.set_size(*size),
         Step::Allocate(range, keep) => file.allocate(*range, *keep),

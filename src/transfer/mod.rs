@@ -13,6 +13,7 @@ mod journal;
 mod multipart;
 mod plan;
 mod reader;
+mod stream;
 mod tasks;
 mod upload;
 mod window;
@@ -32,8 +33,9 @@ use crate::store::{Attributes, CopyAttributes, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 pub use cursor::Cursor;
-pub use plan::{Plan, plan_copy, plan_upload};
+pub use plan::{Grid, Plan, plan_copy, plan_upload};
 pub use reader::ObjectReader;
+pub use stream::{Opening, Target};
 pub use window::{Advice, Pattern};
 
 /// All transfers of one mount.
@@ -156,8 +158,49 @@ impl Transfer {
         hydrate::hydrate(&self.shared, key, version, file, range).await
     }
 
+    /// A program has written `run`, one byte after the other, of a file that replaces or begins an object. The parts that it has
+    /// passed go up while it writes on. `Some` when there is an upload to be begun first.
+    pub fn written(&self, file: &Arc<StagedFile>, run: ByteRange) -> Option<Opening> {
+        let grid = Grid::new(self.shared.settings.part_size);
+        if run.end <= grid.uncut() {
+            return None;
+        }
+        if let Some(stream) = stream::Stream::of(file) {
+            stream.passed(file, run);
+            return None;
+        }
+        let opening = stream::Stream::open(&self.shared, grid, file)?;
+        if let Some(stream) = stream::Stream::of(file) {
+            stream.passed(file, run);
+        }
+        Some(opening)
+    }
+
+    /// Whether the last of `run`, a write of `len` bytes, has passed the end of a part.
+    pub fn passes_part(&self, run: ByteRange, len: usize) -> bool {
+        let part = self.shared.settings.part_size.max(1);
+        run.end / part != run.end.saturating_sub(len as u64) / part
+    }
+
+    /// What the parts of a file that went up already are for; `None` when none did.
+    pub async fn target(&self, file: &Arc<StagedFile>) -> Option<Target> {
+        match stream::Stream::of(file) {
+            Some(stream) => stream.target().await,
+            None => None,
+        }
+    }
+
+    /// Nothing of a file goes up before its commit any more, and what did is dropped.
+    pub fn call_back(&self, file: &Arc<StagedFile>) {
+        if let Some(stream) = stream::Stream::of(file) {
+            file.take_companion();
+            stream.cancel();
+        }
+    }
+
     /// Makes the object `key` of a complete staged file: one PUT or parallel parts. Nothing must write to the file
-    /// meanwhile. On failure, and when the future is dropped, nothing is left in the store.
+    /// meanwhile. Parts that went up before are not sent again: they must be for this key and these attributes
+    /// ([`Transfer::target`]). On failure, and when the future is dropped, nothing is left in the store.
     ///
     /// # Errors
     /// `PreconditionFailed` when something else than `expect` stands there, and it is not what this very upload made

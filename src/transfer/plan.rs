@@ -50,7 +50,72 @@ impl Plan {
 /// `FileTooLarge` above 50 TB.
 pub fn plan_upload(size: u64, part_size: u64) -> Result<Plan> {
     let part_size = part_size.clamp(PART_MIN, PART_MAX);
-    plan(size, part_size, SINGLE_MAX.max(part_size).min(part_size * 2).min(PART_MAX))
+    plan(size, part_size, single_max(part_size))
+}
+
+/// The largest file that goes up in one request.
+fn single_max(part_size: u64) -> u64 {
+    SINGLE_MAX.max(part_size).min(part_size * 2).min(PART_MAX)
+}
+
+/// How a file is cut that goes up while it is still written, and so of a size that nobody knows: equal parts at first (some
+/// stores want that), which double every thousand, so that ten thousand of them hold 8 TB of the default size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grid {
+    part_size: u64,
+}
+
+impl Grid {
+    /// Parts between equal ones and twice as large ones.
+    const STEP: u64 = 1000;
+
+    /// A grid whose first parts have `part_size` bytes, within S3's limits.
+    pub fn new(part_size: u64) -> Self {
+        Grid { part_size: part_size.clamp(PART_MIN, PART_MAX) }
+    }
+
+    /// Bytes of the first parts.
+    pub fn part_size(self) -> u64 {
+        self.part_size
+    }
+
+    /// A file up to this size is not cut.
+    pub fn uncut(self) -> u64 {
+        single_max(self.part_size)
+    }
+
+    fn size_of(self, index: u64) -> u64 {
+        // At most 5 GiB × 2^9: it fits.
+        (self.part_size << (index / Self::STEP).min(9)).min(PART_MAX)
+    }
+
+    /// The bytes of part number `index`, counted from 0; `None` past the last part that S3 takes.
+    pub fn part(self, index: u64) -> Option<ByteRange> {
+        if index >= u64::from(PARTS_MAX) {
+            return None;
+        }
+        let before: u64 = (0..index / Self::STEP).map(|step| Self::STEP * self.size_of(step * Self::STEP)).sum();
+        Some(ByteRange::at(before + index % Self::STEP * self.size_of(index), self.size_of(index)))
+    }
+
+    /// The part that holds byte `offset`; one past the last where none does.
+    pub fn index_at(self, offset: u64) -> u64 {
+        let mut before = 0;
+        for first in (0..u64::from(PARTS_MAX)).step_by(Self::STEP as usize) {
+            let size = self.size_of(first);
+            if offset < before + Self::STEP * size {
+                return first + (offset - before) / size;
+            }
+            before += Self::STEP * size;
+        }
+        PARTS_MAX.into()
+    }
+
+    /// The parts of a file of `size` bytes, the last with what is left; `None` for a file that this grid can't hold.
+    pub fn parts(self, size: u64) -> Option<Vec<ByteRange>> {
+        let cut = |index| self.part(index).map(|part| part.intersect(ByteRange::new(0, size)));
+        (0..=self.index_at(size.saturating_sub(1))).map(cut).collect()
+    }
 }
 
 /// The plan for a server-side copy of `size` bytes.
@@ -100,6 +165,37 @@ mod tests {
                 prop_assert_eq!(end, size);
             }
         }
+    }
+
+    proptest! {
+        #[test]
+        fn a_grid_cuts_every_file_it_can_hold(bits in 0..43u32, noise in any::<u64>(), part_size in 0..64u64 << 20) {
+            let (grid, size) = (Grid::new(part_size), (1u64 << bits) + noise % (1u64 << bits));
+            match grid.parts(size) {
+                None => prop_assert!(size > grid.part(u64::from(PARTS_MAX) - 1).map_or(0, |last| last.end)),
+                Some(parts) => {
+                    let mut end = 0;
+                    for (index, part) in parts.iter().enumerate() {
+                        prop_assert_eq!(part.start, end);
+                        prop_assert!(!part.is_empty() && part.len() <= PART_MAX);
+                        prop_assert!(part.len() >= PART_MIN || part.end == size);
+                        prop_assert_eq!(grid.index_at(part.start), index as u64);
+                        prop_assert_eq!(grid.index_at(part.end - 1), index as u64);
+                        end = part.end;
+                    }
+                    prop_assert_eq!(end, size);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_grid_ends_where_s3_does() {
+        let grid = Grid::new(8 * MIB);
+        assert_eq!(grid.part(PARTS_MAX.into()), None);
+        assert_eq!(grid.parts(OBJECT_MAX), None);
+        assert_eq!(grid.part(1000), Some(ByteRange::at(8000 * MIB, 16 * MIB)));
+        assert_eq!(Grid::new(u64::MAX).part(u64::from(PARTS_MAX) - 1).map(|last| last.len()), Some(PART_MAX));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 
 use super::multipart::Multipart;
 use super::plan::{Plan, plan_upload};
+use super::stream::Stream;
 use super::{Shared, tasks};
 use crate::cache::Reservation;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ pub(super) async fn upload(
         return Err(Error::Internal("a staged file with missing bytes can't be uploaded"));
     }
     let upload = Upload {
-        bytes: StagedBytes { shared: shared.clone(), file: file.clone() },
+        bytes: StagedBytes::new(shared, file),
         key: key.clone(),
         attributes: attributes.clone(),
         expect: expect.clone(),
@@ -43,10 +44,17 @@ pub(super) async fn upload(
         started: SystemTime::now(),
     };
     let plan = plan_upload(upload.size, shared.settings.part_size)?;
+    let begun = Stream::of(file);
+    file.take_companion();
     tasks::run(&shared.runtime, async move {
         match plan {
-            Plan::Single => upload.single().await,
-            Plan::Parts { .. } => upload.by_parts(plan).await,
+            Plan::Single => {
+                if let Some(begun) = begun {
+                    begun.cancel();
+                }
+                upload.single().await
+            }
+            Plan::Parts { .. } => upload.by_parts(plan, begun).await,
         }
     })
     .await
@@ -61,7 +69,7 @@ pub(super) async fn made_before(
     expect: &Expect,
 ) -> Result<Option<Version>> {
     let upload = Upload {
-        bytes: StagedBytes { shared: shared.clone(), file: file.clone() },
+        bytes: StagedBytes::new(shared, file),
         key: key.clone(),
         attributes: attempt.attributes.clone(),
         expect: expect.clone(),
@@ -74,7 +82,7 @@ pub(super) async fn made_before(
 
 /// CRC-64/NVME of a complete staged file that nobody writes to.
 pub(super) async fn checksum(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Result<u64> {
-    let bytes = StagedBytes { shared: shared.clone(), file: file.clone() };
+    let bytes = StagedBytes::new(shared, file);
     bytes.checksum(ByteRange::new(0, file.size())).await
 }
 
@@ -109,11 +117,11 @@ impl Upload {
     }
 
     /// AWS wants a whole new upload after a 409 on completing one.
-    async fn by_parts(&self, plan: Plan) -> Result<Version> {
+    async fn by_parts(&self, plan: Plan, mut begun: Option<Arc<Stream>>) -> Result<Version> {
         let shared = &self.bytes.shared;
         let mut attempt = 1;
         loop {
-            let error = match self.one_upload(plan).await {
+            let error = match self.one_upload(plan, begun.take()).await {
                 Err(error @ (Error::ConcurrentWrite | Error::UploadGone)) => error,
                 done => return done,
             };
@@ -126,29 +134,59 @@ impl Upload {
         }
     }
 
-    async fn one_upload(&self, plan: Plan) -> Result<Version> {
+    /// Goes on with what was begun while the file was written, or begins here.
+    async fn one_upload(&self, plan: Plan, begun: Option<Arc<Stream>>) -> Result<Version> {
+        let done = self.parts_and_completion(plan, begun).await;
+        if done.is_err() {
+            // What was begun is aborted: the journal must not name it.
+            self.note_upload(None);
+        }
+        done
+    }
+
+    async fn parts_and_completion(&self, plan: Plan, begun: Option<Arc<Stream>>) -> Result<Version> {
+        let ready = match begun {
+            Some(begun) => begun.finish(&self.bytes.file).await?,
+            None => None,
+        };
+        if let Some((multipart, sent)) = ready {
+            return self.complete(multipart, sent).await;
+        }
         let shared = &self.bytes.shared;
-        let mut multipart = Multipart::create(shared, &self.key, &self.attributes, PartSource::Bodies).await?;
-        let done = self.parts_and_completion(&mut multipart, plan).await;
+        let multipart = Multipart::create(shared, &self.key, &self.attributes, PartSource::Bodies).await?;
+        self.note_upload(Some(multipart.id().clone()));
+        let jobs = plan.parts(self.size).enumerate().map(|(index, range)| {
+            send_part(self.bytes.clone(), self.key.clone(), multipart.id().clone(), index as u64, range)
+        });
+        match tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await {
+            Ok(sent) => self.complete(multipart, sent).await,
+            Err(error) => {
+                multipart.abort().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn complete(&self, mut multipart: Multipart, mut sent: Vec<SentPart>) -> Result<Version> {
+        sent.sort_by_key(|part| part.range.start);
+        let crc =
+            sent.iter().fold(0, |crc, part| crc_fast::checksum_combine(Crc64Nvme, crc, part.crc, part.range.len()));
+        let parts = sent.into_iter().map(|part| part.uploaded).collect();
+        let done = match multipart.complete(parts, self.size, Some(crc), &self.expect).await {
+            Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => {
+                self.own_work(crc).await.and_then(|ours| ours.ok_or(error))
+            }
+            done => done,
+        };
         if done.is_err() {
             multipart.abort().await;
         }
         done
     }
 
-    async fn parts_and_completion(&self, multipart: &mut Multipart, plan: Plan) -> Result<Version> {
-        let shared = &self.bytes.shared;
-        let jobs = plan.parts(self.size).enumerate().map(|(index, range)| {
-            send_part(self.bytes.clone(), self.key.clone(), multipart.id().clone(), index as u64, range)
-        });
-        let mut sent = tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await?;
-        sent.sort_by_key(|part| part.range.start);
-        let crc =
-            sent.iter().fold(0, |crc, part| crc_fast::checksum_combine(Crc64Nvme, crc, part.crc, part.range.len()));
-        let parts = sent.into_iter().map(|part| part.uploaded).collect();
-        match multipart.complete(parts, self.size, Some(crc), &self.expect).await {
-            Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => self.own_work(crc).await?.ok_or(error),
-            done => done,
+    fn note_upload(&self, id: Option<UploadId>) {
+        if let Err(error) = self.bytes.file.note_upload(id) {
+            tracing::debug!(%error, "the journal does not name an upload");
         }
     }
 
@@ -203,13 +241,20 @@ async fn read_back(shared: &Arc<Shared>, key: &ObjectKey, info: &ObjectInfo) -> 
     Ok(Some(digest.finalize()))
 }
 
-struct SentPart {
-    range: ByteRange,
+/// A part that is in the store.
+pub(super) struct SentPart {
+    pub(super) range: ByteRange,
     crc: u64,
     uploaded: UploadedPart,
 }
 
-async fn send_part(bytes: StagedBytes, key: ObjectKey, id: UploadId, index: u64, range: ByteRange) -> Result<SentPart> {
+pub(super) async fn send_part(
+    bytes: StagedBytes,
+    key: ObjectKey,
+    id: UploadId,
+    index: u64,
+    range: ByteRange,
+) -> Result<SentPart> {
     let number = PartNumber::from_index(index)?;
     let body = bytes.body(range).await?;
     let crc = match &body.body {
@@ -220,9 +265,9 @@ async fn send_part(bytes: StagedBytes, key: ObjectKey, id: UploadId, index: u64,
     Ok(SentPart { range, crc, uploaded })
 }
 
-/// A staged file that nobody writes to meanwhile.
+/// The bytes of a staged file.
 #[derive(Clone)]
-struct StagedBytes {
+pub(super) struct StagedBytes {
     shared: Arc<Shared>,
     file: Arc<StagedFile>,
 }
@@ -234,6 +279,10 @@ struct Body {
 }
 
 impl StagedBytes {
+    pub(super) fn new(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Self {
+        StagedBytes { shared: shared.clone(), file: file.clone() }
+    }
+
     /// From memory while that is small and the budget has it; else from the file, as it is sent.
     async fn body(&self, range: ByteRange) -> Result<Body> {
         let reserved = if range.len() <= MEMORY_MAX { self.shared.budget.try_reserve(range.len()) } else { None };

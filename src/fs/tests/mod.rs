@@ -7,6 +7,7 @@ mod attributes;
 mod names;
 mod races;
 mod recover;
+mod send_ahead;
 mod writes;
 
 use std::sync::Arc;

@@ -1,0 +1,305 @@
+//! Parts of a staged file that go up while a program still writes it.
+//!
+//! Owns which parts are under way and which are up. A part goes up when a sequential writer has passed its end; whether what
+//! went up is still what the file holds, the file itself knows (`StagedFile::is_sent`), and nothing counts that is not. At the
+//! commit [`Stream::finish`] sends what is missing. Lock order: stream, then staged file; neither is held while waiting.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::Shared;
+use super::multipart::Multipart;
+use super::plan::Grid;
+use super::upload::{SentPart, StagedBytes, send_part};
+use crate::error::{Error, Result};
+use crate::stage::StagedFile;
+use crate::store::{Attributes, PartSource};
+use crate::types::{ByteRange, ObjectKey, UploadId};
+
+/// A part that is written again and again goes up this often before the commit, no more.
+const TIMES: u8 = 2;
+/// Rounds of sending what is missing: nobody writes meanwhile, so the second finds nothing new.
+const ROUNDS: usize = 4;
+
+/// What an upload that was begun early is for.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Where the object goes.
+    pub key: ObjectKey,
+    /// What goes with it: S3 wants to know when the upload begins.
+    pub attributes: Attributes,
+}
+
+pub(super) struct Stream {
+    shared: Arc<Shared>,
+    grid: Grid,
+    state: Mutex<State>,
+    moved: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    phase: Phase,
+    /// The first part that no sequential writer has passed.
+    next: u64,
+    ready: VecDeque<(u64, ByteRange)>,
+    running: BTreeSet<u64>,
+    sent: BTreeMap<u64, SentPart>,
+    times: BTreeMap<u64, u8>,
+    error: Option<Error>,
+    tasks: JoinSet<()>,
+}
+
+#[derive(Default)]
+enum Phase {
+    /// The upload is being begun.
+    #[default]
+    Opening,
+    Open(Multipart, Box<Target>),
+    /// There is none, or no more.
+    Ended,
+}
+
+impl Stream {
+    /// The stream of a file, if it has one.
+    pub(super) fn of(file: &StagedFile) -> Option<Arc<Stream>> {
+        file.companion()?.downcast().ok()
+    }
+
+    /// Puts a stream beside a file that has none; `None` if it has one.
+    pub(super) fn open(shared: &Arc<Shared>, grid: Grid, file: &Arc<StagedFile>) -> Option<Opening> {
+        let stream =
+            Arc::new(Stream { shared: shared.clone(), grid, state: Mutex::default(), moved: watch::Sender::new(0) });
+        let beside = stream.clone();
+        let opening = Opening { stream, file: file.clone() };
+        file.accompany(|| beside).then_some(opening)
+    }
+
+    /// A sequential writer has got to the end of `run`: the parts that it has passed go up.
+    pub(super) fn passed(self: &Arc<Self>, file: &Arc<StagedFile>, run: ByteRange) {
+        let mut state = self.state();
+        if !matches!(state.phase, Phase::Opening | Phase::Open(..)) || state.error.is_some() {
+            return;
+        }
+        if self.grid.part(state.next).is_none_or(|next| run.start < next.start && run.end < next.end) {
+            // An earlier place is being written.
+            state.next = state.next.min(self.grid.index_at(run.start));
+        }
+        while let Some(part) = self.grid.part(state.next).filter(|part| part.end <= run.end) {
+            let index = state.next;
+            state.next += 1;
+            let times = state.times.get(&index).copied().unwrap_or(0);
+            if times < TIMES && !file.is_sent(part) {
+                state.times.insert(index, times + 1);
+                self.queue(&mut state, file, (index, part));
+            }
+        }
+        self.pump(&mut state, file);
+    }
+
+    /// A part that is under way stays as it is: two of one number must not race.
+    fn queue(&self, state: &mut State, file: &StagedFile, (index, part): (u64, ByteRange)) -> bool {
+        let busy = state.running.contains(&index) || state.ready.iter().any(|(queued, _)| *queued == index);
+        if !busy && file.send(part) {
+            state.sent.remove(&index);
+            state.ready.push_back((index, part));
+        }
+        !busy
+    }
+
+    fn pump(self: &Arc<Self>, state: &mut State, file: &Arc<StagedFile>) {
+        while state.tasks.try_join_next().is_some() {}
+        let (id, key) = match &state.phase {
+            Phase::Open(multipart, target) => (multipart.id().clone(), target.key.clone()),
+            Phase::Opening | Phase::Ended => return,
+        };
+        while state.running.len() < self.shared.settings.concurrency.max(1) {
+            let Some((index, part)) = state.ready.pop_front() else { break };
+            state.running.insert(index);
+            let running = Running { stream: self.clone(), file: file.clone(), index, outcome: None };
+            let (bytes, id, key) = (StagedBytes::new(&self.shared, file), id.clone(), key.clone());
+            let send = async move { running.end(send_part(bytes, key, id, index, part).await) };
+            state.tasks.spawn_on(send, &self.shared.runtime);
+        }
+    }
+
+    fn ran(self: &Arc<Self>, file: &Arc<StagedFile>, index: u64, outcome: Result<SentPart>) {
+        let mut state = self.state();
+        state.running.remove(&index);
+        match outcome {
+            Ok(part) => {
+                state.sent.insert(index, part);
+            }
+            Err(error) => {
+                tracing::debug!(%error, index, "a part did not go up");
+                state.ready.clear();
+                state.error = Some(error);
+            }
+        }
+        self.pump(&mut state, file);
+        drop(state);
+        self.notify();
+    }
+
+    /// What the upload is for, once it is begun; `None` when there is none.
+    pub(super) async fn target(&self) -> Option<Target> {
+        self.until(|state| !matches!(state.phase, Phase::Opening)).await;
+        match &self.state().phase {
+            Phase::Open(_, target) => Some(target.as_ref().clone()),
+            Phase::Opening | Phase::Ended => None,
+        }
+    }
+
+    /// Sends what is not up of a file that nobody writes to any more, and gives the upload with all its parts in order;
+    /// `None` when there is no upload, or none that can hold the file.
+    ///
+    /// # Errors
+    /// What the store says. The upload is then aborted.
+    pub(super) async fn finish(self: &Arc<Self>, file: &Arc<StagedFile>) -> Result<Option<(Multipart, Vec<SentPart>)>> {
+        let _ending = Ending(self);
+        if self.target().await.is_none() {
+            return Ok(None);
+        }
+        let Some(parts) = self.grid.parts(file.size()) else { return Ok(None) };
+        {
+            let mut state = self.state();
+            state.ready.clear();
+            state.error = None;
+        }
+        for _ in 0..ROUNDS {
+            {
+                let mut state = self.state();
+                for (index, part) in (0..).zip(&parts) {
+                    if !is_up(&state, file, index, *part)
+                        && self.queue(&mut state, file, (index, *part))
+                        && !file.is_sent(*part)
+                    {
+                        return Err(Error::Internal("a staged file with missing bytes can't be uploaded"));
+                    }
+                }
+                self.pump(&mut state, file);
+            }
+            self.until(|state| state.error.is_some() || (state.running.is_empty() && state.ready.is_empty())).await;
+            let mut state = self.state();
+            if let Some(error) = state.error.take() {
+                return Err(error);
+            }
+            if (0..).zip(&parts).all(|(index, part)| is_up(&state, file, index, *part)) {
+                let sent = (0..parts.len() as u64).filter_map(|index| state.sent.remove(&index)).collect();
+                return Ok(match std::mem::replace(&mut state.phase, Phase::Ended) {
+                    Phase::Open(multipart, _) => Some((multipart, sent)),
+                    Phase::Opening | Phase::Ended => None,
+                });
+            }
+        }
+        Err(Error::Internal("a file changes while it is committed"))
+    }
+
+    /// Stops, and aborts what was begun.
+    pub(super) fn cancel(&self) {
+        let (phase, mut tasks) = {
+            let mut state = self.state();
+            state.ready.clear();
+            (std::mem::replace(&mut state.phase, Phase::Ended), std::mem::take(&mut state.tasks))
+        };
+        // Outside the lock: what the tasks hold ends with them, and takes it.
+        tasks.abort_all();
+        drop((tasks, phase));
+        self.notify();
+    }
+
+    async fn until(&self, holds: impl Fn(&State) -> bool) {
+        let mut moved = self.moved.subscribe();
+        // The sender lives in this stream: the wait can't fail.
+        let _ = moved.wait_for(|_| holds(&self.state())).await;
+    }
+
+    fn notify(&self) {
+        self.moved.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing panics while it is held.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn is_up(state: &State, file: &StagedFile, index: u64, part: ByteRange) -> bool {
+    !state.running.contains(&index)
+        && state.sent.get(&index).is_some_and(|sent| sent.range == part)
+        && file.is_sent(part)
+}
+
+/// Stops the stream when the commit that finishes it ends, however it ends.
+struct Ending<'a>(&'a Arc<Stream>);
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+/// A part that is on its way; a panic ends it as a failure.
+struct Running {
+    stream: Arc<Stream>,
+    file: Arc<StagedFile>,
+    index: u64,
+    outcome: Option<Result<SentPart>>,
+}
+
+impl Running {
+    fn end(mut self, outcome: Result<SentPart>) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let outcome = self.outcome.take().unwrap_or(Err(Error::Internal("an upload of a part ended early")));
+        self.stream.ran(&self.file, self.index, outcome);
+    }
+}
+
+/// An upload that is to be begun. Dropped before, there is none.
+pub struct Opening {
+    stream: Arc<Stream>,
+    file: Arc<StagedFile>,
+}
+
+impl Opening {
+    /// Begins it, and gives its id.
+    ///
+    /// # Errors
+    /// What the store says. The file then goes up at its commit.
+    pub async fn begin(self, target: Target) -> Result<()> {
+        let shared = &self.stream.shared;
+        let multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
+        self.note(Some(multipart.id().clone()));
+        let mut state = self.stream.state();
+        if matches!(state.phase, Phase::Opening) {
+            state.phase = Phase::Open(multipart, Box::new(target));
+            self.stream.pump(&mut state, &self.file);
+        }
+        Ok(())
+    }
+
+    fn note(&self, id: Option<UploadId>) {
+        if let Err(error) = self.file.note_upload(id) {
+            tracing::debug!(%error, "the journal does not name an upload that was begun");
+        }
+    }
+}
+
+impl Drop for Opening {
+    fn drop(&mut self) {
+        let mut state = self.stream.state();
+        if matches!(state.phase, Phase::Opening) {
+            state.phase = Phase::Ended;
+        }
+        drop(state);
+        self.stream.notify();
+    }
+}
