@@ -11,8 +11,11 @@ use futures_util::{StreamExt, stream};
 
 use super::Filesystem;
 use super::commit::Scope;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::inode::{Draft, FileState, Inode, Kind};
+
+/// Longest wait for uploads that are taken back at the end.
+const UPLOADS_LIMIT: Duration = Duration::from_secs(5);
 
 /// How the end went.
 #[derive(Debug, Default)]
@@ -55,7 +58,7 @@ impl Filesystem {
         let deadline = tokio::time::Instant::now() + limit;
         let work = closed.into_iter().map(|inode| async move {
             let path = self.table.path_of(inode.ino());
-            let done = tokio::time::timeout_at(deadline, self.commit(&inode, Scope::Everything)).await;
+            let done = tokio::time::timeout_at(deadline, self.commit_afresh(&inode)).await;
             (inode, path, done.unwrap_or_else(|_| Err(Error::Timeout("the commit took too long".into()))))
         });
         let mut results = stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1));
@@ -68,7 +71,18 @@ impl Filesystem {
                 }
             }
         }
+        self.transfer.uploads_gone(UPLOADS_LIMIT.min(limit)).await;
         outcome
+    }
+
+    /// A commit that is under way was begun when things may have been worse: its failure is not the last word.
+    async fn commit_afresh(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let owner = inode.lock().file()?.owner().cloned();
+        if let Some(settled) = owner {
+            // How it ended shows in the state.
+            drop(settled.wait().await);
+        }
+        self.commit(inode, Scope::Everything).await
     }
 
     /// The staged bytes outlive this process, and a loss of power after it.
@@ -77,6 +91,7 @@ impl Filesystem {
             Ok(FileState::Dirty(draft) | FileState::Uploading(draft, _)) => draft.staged.clone(),
             _ => return,
         };
+        self.transfer.call_back(&staged);
         staged.keep();
         self.persist(&staged).await;
     }

@@ -3,6 +3,7 @@
 //! Owns which files may, and what becomes of attributes that were not known yet when the upload began: S3 takes them only then.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::Filesystem;
 use crate::error::{Error, Result};
@@ -15,7 +16,7 @@ use crate::types::{ByteRange, ObjectKey};
 impl Filesystem {
     /// A sequential writer has passed the end of a part: it goes up, if the file is a new object or replaces one.
     pub(super) fn send_ahead(self: &Arc<Self>, inode: &Arc<Inode>, staged: &Arc<StagedFile>, run: ByteRange) {
-        if !whole_draft(inode, staged) {
+        if self.stopping.load(Ordering::Relaxed) || !whole_draft(inode, staged) {
             return;
         }
         if let Some(opening) = self.transfer.written(staged, run) {

@@ -23,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 
 use crate::cache::Budget;
 use crate::config::TransferSettings;
@@ -56,6 +57,8 @@ struct Shared {
     patience: Patience,
     gates: hydrate::Gates,
     cursors: cursor::Cursors,
+    /// Multipart uploads of ours that may exist in the store.
+    uploads: watch::Sender<usize>,
 }
 
 /// How long a transfer waits, and how often it tries again.
@@ -119,6 +122,7 @@ impl Transfer {
             patience,
             gates: hydrate::Gates::default(),
             cursors: cursor::Cursors::default(),
+            uploads: watch::Sender::new(0),
         });
         Arc::new(Transfer { shared, readers: Mutex::default() })
     }
@@ -195,7 +199,17 @@ impl Transfer {
         if let Some(stream) = stream::Stream::of(file) {
             file.take_companion();
             stream.cancel();
+            if let Err(error) = file.note_upload(None) {
+                tracing::debug!(%error, "the journal names an upload that was called back");
+            }
         }
+    }
+
+    /// Waits until no multipart upload of ours is left in the store, as far as the store lets them go, for at most `limit`.
+    pub async fn uploads_gone(&self, limit: Duration) {
+        let mut uploads = self.shared.uploads.subscribe();
+        // The sender lives in what this shares: the wait ends by itself or at the limit.
+        let _ = tokio::time::timeout(limit, uploads.wait_for(|count| *count == 0)).await;
     }
 
     /// Makes the object `key` of a complete staged file: one PUT or parallel parts. Nothing must write to the file

@@ -15,6 +15,23 @@ pub(super) struct Multipart {
     id: UploadId,
     /// It may exist in the store.
     pending: bool,
+    counted: Option<Counted>,
+}
+
+/// Counts an upload that may exist in the store.
+struct Counted(Arc<Shared>);
+
+impl Counted {
+    fn new(shared: &Arc<Shared>) -> Self {
+        shared.uploads.send_modify(|count| *count += 1);
+        Counted(shared.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.uploads.send_modify(|count| *count = count.saturating_sub(1));
+    }
 }
 
 impl Multipart {
@@ -24,8 +41,9 @@ impl Multipart {
         attributes: &Attributes,
         parts: PartSource,
     ) -> Result<Self> {
+        let counted = Some(Counted::new(shared));
         let id = shared.store.create_upload(key, attributes, parts).await?;
-        Ok(Multipart { shared: shared.clone(), key: key.clone(), id, pending: true })
+        Ok(Multipart { shared: shared.clone(), key: key.clone(), id, pending: true, counted })
     }
 
     pub(super) fn id(&self) -> &UploadId {
@@ -64,7 +82,9 @@ impl Drop for Multipart {
             return;
         }
         let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
+        let counted = self.counted.take();
         self.shared.runtime.spawn(async move {
+            let _counted = counted;
             if let Err(error) = store.abort_upload(&key, &id).await {
                 tracing::warn!(%key, upload = id.as_str(), %error, "an unfinished upload is left in the bucket");
             }

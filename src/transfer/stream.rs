@@ -17,7 +17,7 @@ use super::upload::{SentPart, StagedBytes, send_part};
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::{Attributes, PartSource};
-use crate::types::{ByteRange, ObjectKey, UploadId};
+use crate::types::{ByteRange, ObjectKey};
 
 /// A part that is written again and again goes up this often before the commit, no more.
 const TIMES: u8 = 2;
@@ -276,20 +276,24 @@ impl Opening {
     /// What the store says. The file then goes up at its commit.
     pub async fn begin(self, target: Target) -> Result<()> {
         let shared = &self.stream.shared;
-        let multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
-        self.note(Some(multipart.id().clone()));
-        let mut state = self.stream.state();
-        if matches!(state.phase, Phase::Opening) {
-            state.phase = Phase::Open(multipart, Box::new(target));
-            self.stream.pump(&mut state, &self.file);
+        if !matches!(self.stream.state().phase, Phase::Opening) {
+            return Ok(());
         }
-        Ok(())
-    }
-
-    fn note(&self, id: Option<UploadId>) {
-        if let Err(error) = self.file.note_upload(id) {
+        let multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
+        if let Err(error) = self.file.note_upload(Some(multipart.id().clone())) {
             tracing::debug!(%error, "the journal does not name an upload that was begun");
         }
+        {
+            let mut state = self.stream.state();
+            if matches!(state.phase, Phase::Opening) {
+                state.phase = Phase::Open(multipart, Box::new(target));
+                self.stream.pump(&mut state, &self.file);
+                return Ok(());
+            }
+        }
+        // Called back meanwhile.
+        multipart.abort().await;
+        self.file.note_upload(None)
     }
 }
 

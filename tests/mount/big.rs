@@ -1,11 +1,12 @@
 //! Much: a large file with little memory, a directory of 100,000 objects, and a daemon that is ended in the middle.
 
 use std::collections::HashSet;
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
 
 use pailfs::demo::Operation;
 
-use crate::common::{Capability, TestServer, eventually, signal};
+use crate::common::{Capability, TestServer, assert_same_bytes, eventually, noise, signal};
 
 /// Most memory that the daemon may use for it.
 const MEMORY_MAX: u64 = 400 << 20;
@@ -97,4 +98,64 @@ fn sigkill_during_a_large_copy_leaves_no_half_object() {
     assert!(server.objects().head("large").is_none_or(|head| head.size == 100_000_000), "a half object");
     mount.mount_again();
     mount.sh("ls");
+}
+
+#[test]
+fn a_large_file_goes_up_while_it_is_written() {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let mount = server.mount();
+    server.demo().reset_counters();
+    let parts = || server.demo().counters().requests(Operation::UploadPart);
+    let mut file = std::fs::File::create(mount.path("large")).expect("a new file");
+    let bytes = noise(5, 41 << 20);
+    file.write_all(&bytes).expect("written");
+    eventually("the full parts are up", || parts() == 5);
+    assert!(!server.objects().exists("large"), "published before it was closed");
+    drop(file);
+    eventually("the object is there", || server.objects().exists("large"));
+    assert_eq!(parts(), 6);
+    assert_same_bytes("the object", &server.objects().get("large").expect("an object"), &bytes);
+}
+
+#[test]
+fn attributes_given_before_the_close_of_a_large_file_are_kept() {
+    let server = TestServer::start();
+    let mut mount = server.mount();
+    mount
+        .sh("head -c 50000000 /dev/urandom > $LOCAL/in; chmod 640 $LOCAL/in; touch -d '2001-02-03 04:05:06' $LOCAL/in");
+    mount.sh(
+        "cp -p $LOCAL/in large; stat -c '%a %Y' $LOCAL/in > $LOCAL/stat; stat -c '%a %Y' large | cmp - $LOCAL/stat",
+    );
+    mount.remount();
+    mount.sh("stat -c '%a %Y' large | cmp - $LOCAL/stat; cmp large $LOCAL/in");
+}
+
+#[test]
+fn the_time_of_a_large_file_is_the_same_after_a_remount() {
+    let server = TestServer::start();
+    let mut mount = server.mount();
+    mount.sh("head -c 50000000 /dev/urandom > large; stat -c %.9Y large > $LOCAL/time");
+    mount.remount();
+    mount.sh("stat -c %.9Y large | cmp - $LOCAL/time");
+}
+
+#[test]
+fn a_large_file_changed_in_its_middle_while_it_goes_up_is_whole() {
+    let server = TestServer::start();
+    let mount = server.mount_with(&["part_size=5MiB"]);
+    let mut bytes = noise(6, 60 << 20);
+    let mut file = std::fs::File::create(mount.path("large")).expect("a new file");
+    for (round, at) in [7 << 20, 3, 40 << 20, (59 << 20) + 5].into_iter().enumerate() {
+        file.seek(SeekFrom::Start(0)).expect("sought");
+        file.write_all(&bytes).expect("written");
+        let change = noise(round as u64, 100_000);
+        bytes[at..at + change.len()].copy_from_slice(&change);
+        file.seek(SeekFrom::Start(at as u64)).expect("sought");
+        file.write_all(&change).expect("written");
+    }
+    file.sync_all().expect("stored");
+    assert_same_bytes("the object", &server.objects().get("large").expect("an object"), &bytes);
+    if server.has(&[Capability::ListUploads]) {
+        assert_eq!(server.objects().unfinished_uploads(), Vec::<String>::new());
+    }
 }

@@ -227,3 +227,12 @@ async fn whatever_is_written_in_any_order_is_what_goes_up() {
         until("no upload is left", || rig.store.open_uploads() == 0).await;
     }
 }
+
+#[tokio::test]
+async fn the_end_of_a_mount_takes_back_what_went_up_of_an_open_file() {
+    let (rig, _, fh, _) = all_up().await;
+    let drained = rig.fs.drain(Duration::from_secs(30), crate::fs::Holders::Possible).await;
+    assert_eq!((drained.open.len(), rig.store.open_uploads()), (1, 0));
+    write(&rig, fh, 40 * MIB, &content(40 * MIB, 1)).await;
+    assert_eq!(rig.store.open_uploads(), 0, "an upload was begun after the end");
+}

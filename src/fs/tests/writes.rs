@@ -255,3 +255,29 @@ async fn only_what_is_not_in_s3_has_a_record_in_the_stage() {
     rig.close(fh).await.expect("a close");
     assert_eq!((records(), rig.object("p/f").as_deref()), (0, Some(&b"two"[..])));
 }
+
+#[tokio::test]
+async fn the_end_of_a_mount_tries_again_what_fails_under_its_eyes() {
+    let rig = Rig::new().await;
+    let (_, fh) = rig.create(Ino::ROOT, "f").await;
+    rig.fs.write(fh, 0, b"kept").await.expect("a write");
+    let word = Arc::new(tokio::sync::Notify::new());
+    rig.store.next(Call::Put, Fault::FailLate(word.clone(), down()));
+    let drain = async {
+        while rig.store.count(Call::Put) == 0 {
+            tokio::task::yield_now().await;
+        }
+        rig.fs.drain(Duration::from_secs(30), Holders::None).await
+    };
+    let tell = async {
+        while !rig.fs.stopping.load(std::sync::atomic::Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        tokio::task::yield_now().await;
+        word.notify_one();
+    };
+    let (drained, (), closed) = tokio::join!(drain, tell, rig.close(fh));
+    assert!(closed.is_err());
+    assert_eq!((drained.committed, drained.left.len()), (1, 0));
+    assert_eq!(rig.object("p/f").as_deref(), Some(&b"kept"[..]));
+}

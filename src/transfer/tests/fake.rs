@@ -48,6 +48,8 @@ pub(crate) enum Fault {
     WrongRange,
     /// It never answers.
     Hang,
+    /// Nothing is done, and it is answered when the test says so.
+    FailLate(Arc<Notify>, Error),
     /// It is done at once, and answered when the test says so.
     Late(Arc<Notify>),
 }
@@ -176,6 +178,10 @@ impl Fake {
         match fault {
             Some(Fault::Fail(error)) => Err(error),
             Some(Fault::Hang) => std::future::pending().await,
+            Some(Fault::FailLate(word, error)) => {
+                word.notified().await;
+                Err(error)
+            }
             other => Ok(other),
         }
     }
