@@ -47,6 +47,11 @@ impl Budget {
         self.shared.used.load(Ordering::Relaxed)
     }
 
+    /// Bytes in all.
+    pub fn limit(&self) -> u64 {
+        self.shared.limit
+    }
+
     /// Bytes that are left.
     pub fn available(&self) -> u64 {
         self.shared.limit.saturating_sub(self.used())

@@ -79,6 +79,14 @@ impl Filesystem {
                 let known = names.known(name, now, freshness.dir_min, freshness.negative);
                 (known, names.listed_at().unwrap_or(now), names.changes())
             };
+            let may_be_file = match &known {
+                Known::Present(listed) => listed.kind == Kind::File,
+                Known::Absent => false,
+                Known::Unknown => true,
+            };
+            if may_be_file && let Some(pin) = self.found_ahead(parent, name).await {
+                return Ok(pin);
+            }
             let found = match known {
                 Known::Absent => return Err(Error::NotFound),
                 Known::Present(listed) => match self.from_listing(parent, name, &listed, listed_at)? {
@@ -128,7 +136,7 @@ impl Filesystem {
         began: Instant,
     ) -> Result<Option<Pin>> {
         if let (Some(child), Some(version)) = (self.table.child(parent, name), &listed.version)
-            && self.confirms(&child, version)
+            && self.confirms(&child, version, began)
         {
             return Ok(Some(child));
         }
@@ -142,12 +150,12 @@ impl Filesystem {
     }
 
     /// True when `version` is the one whose attributes are known here.
-    fn confirms(&self, child: &Pin, version: &Version) -> bool {
+    fn confirms(&self, child: &Pin, version: &Version, began: Instant) -> bool {
         let mut data = child.inode().lock();
         let known = data.attributes.is_some() || !self.keeps_metadata();
         let same = matches!(data.file(), Ok(FileState::Clean(clean)) if clean.version == *version);
         if known && same {
-            data.belief.checked(Instant::now(), true, self.file_span());
+            data.belief.answered(Instant::now(), began, true, self.file_span());
         }
         known && same
     }
@@ -302,7 +310,7 @@ impl Filesystem {
         if attributes.is_some() {
             data.attributes = attributes;
         }
-        data.belief.checked(Instant::now(), same, self.file_span());
+        data.belief.answered(Instant::now(), asked, same, self.file_span());
         data.as_of = Some(asked);
         Ok(())
     }

@@ -6,6 +6,7 @@
 //!
 //! The order of the three ways to wait: pass the gate, then own the file, then wait for its writers.
 
+mod ahead;
 mod attributes;
 mod change;
 mod commit;
@@ -57,6 +58,7 @@ pub struct Filesystem {
 
     table: Arc<InodeTable>,
     handles: Mutex<handle::Handles>,
+    ahead: Arc<ahead::Ahead>,
     hidden_keys: AtomicU64,
     stopping: AtomicBool,
 }
@@ -81,6 +83,7 @@ impl Filesystem {
             started,
             table: InodeTable::new(prefix, root),
             handles: Mutex::default(),
+            ahead: Arc::default(),
             hidden_keys: AtomicU64::new(0),
             stopping: AtomicBool::new(false),
             settings,

@@ -12,11 +12,11 @@ use super::handle::FileHandle;
 use super::reply::Opened;
 use crate::error::{Error, Result};
 use crate::inode::{FileState, Kind, Pin, Remains, Settled};
-use crate::store::GetReply;
-use crate::types::{Access, ByteRange, Fh, Ino, ObjectKey, OpenIntent, Version};
+use crate::transfer::ObjectReader;
+use crate::types::{Access, ByteRange, Fh, Ino, ObjectKey, OpenIntent};
 
 /// A file up to this size comes whole with its open: one round trip for a small file.
-const WHOLE_MAX: u64 = 1 << 20;
+pub(super) const WHOLE_MAX: u64 = 1 << 20;
 
 /// Of a larger one only this much comes with the open, in case it is read at random.
 const FIRST_BYTES: u64 = 256 << 10;
@@ -24,6 +24,11 @@ const FIRST_BYTES: u64 = 256 << 10;
 /// Storage classes whose objects must be restored before they can be read (S3 User Guide, "Understanding and managing
 /// Amazon S3 storage classes").
 const ARCHIVED: [&str; 2] = ["GLACIER", "DEEP_ARCHIVE"];
+
+/// True for the storage class of an object that must be restored first.
+pub(super) fn is_archived(storage_class: Option<&str>) -> bool {
+    storage_class.is_some_and(|class| ARCHIVED.contains(&class))
+}
 
 /// What an open asks S3.
 enum Question {
@@ -33,6 +38,9 @@ enum Question {
     Head,
     FirstBytes(ObjectKey, ByteRange),
 }
+
+/// What has the first bytes of a file already, and its key.
+pub(super) type First = Option<(ObjectKey, Arc<ObjectReader>)>;
 
 impl Filesystem {
     /// Opens a file.
@@ -62,20 +70,13 @@ impl Filesystem {
         self.finish_open(pin, intent, first).await
     }
 
-    async fn finish_open(
-        self: &Arc<Self>,
-        pin: Pin,
-        intent: OpenIntent,
-        first: Option<(ObjectKey, Version, GetReply)>,
-    ) -> Result<Opened> {
+    async fn finish_open(self: &Arc<Self>, pin: Pin, intent: OpenIntent, first: First) -> Result<Opened> {
         if intent.truncate {
             self.begin_replace(&pin).await?;
         }
         let (fh, handle, keep_cache) = self.add_file_handle(pin, intent);
-        if let Some((key, version, reply)) = first {
-            let reader = self.transfer.reader(key.clone(), version.clone());
-            reader.adopt(reply);
-            handle.keep_reader(key, version, reader);
+        if let Some((key, reader)) = first {
+            handle.keep_reader(key, reader.version().clone(), reader);
         }
         Ok(Opened { fh, keep_cache })
     }
@@ -92,11 +93,8 @@ impl Filesystem {
             // Its bytes were kept for nobody. The kernel looks the name up again.
             return Err(Error::Stale);
         }
-        let archived = data
-            .attributes
-            .as_ref()
-            .and_then(|attributes| attributes.storage_class.as_deref())
-            .is_some_and(|class| ARCHIVED.contains(&class));
+        let archived =
+            data.attributes.as_ref().is_some_and(|attributes| is_archived(attributes.storage_class.as_deref()));
         // A change must be based on what is there now, or its commit is a conflict: even a second is too long to believe.
         let changes = intent.writes() && !intent.truncate && data.opens.all == 0;
         let believed = data.belief.is_fresh_for_open(Instant::now(), self.file_span()) && !archived && !changes;
@@ -105,7 +103,9 @@ impl Filesystem {
         }
         let key = key?;
         let size = state.size();
-        if intent.access == Access::Write || intent.truncate || size == 0 {
+        // Where the kernel may keep its pages, bytes are not wanted again.
+        let has_pages = data.kernel_pages == Some(data.lineage);
+        if intent.access == Access::Write || intent.truncate || size == 0 || has_pages {
             return Ok(Question::Head);
         }
         let first = if size <= WHOLE_MAX { size } else { FIRST_BYTES };
@@ -113,11 +113,13 @@ impl Filesystem {
     }
 
     /// Close-to-open: compares the file with S3, for a reader together with its first bytes.
-    async fn check_open(
-        self: &Arc<Self>,
-        pin: &Pin,
-        intent: OpenIntent,
-    ) -> Result<Option<(ObjectKey, Version, GetReply)>> {
+    async fn check_open(self: &Arc<Self>, pin: &Pin, intent: OpenIntent) -> Result<First> {
+        if !intent.writes()
+            && !intent.truncate
+            && let Some(first) = self.fetched_ahead(pin).await
+        {
+            return Ok(first);
+        }
         let (key, range) = loop {
             match self.question(pin, intent)? {
                 Question::Nothing => return Ok(None),
@@ -135,7 +137,9 @@ impl Filesystem {
                 let version = reply.info.version.clone();
                 let attributes = Some(Arc::new(reply.info.attributes.clone()));
                 self.note_version(&mut pin.inode().lock(), (version.clone(), attributes), asked)?;
-                Ok(Some((key, version, reply)))
+                let reader = self.transfer.reader(key.clone(), version);
+                reader.adopt(reply);
+                Ok(Some((key, reader)))
             }
             // It shrank to nothing, or went: HEAD tells.
             Err(Error::RangeNotSatisfiable | Error::NotFound) => {

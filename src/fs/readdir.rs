@@ -11,6 +11,7 @@ use futures_util::{StreamExt, stream};
 
 use super::Filesystem;
 use super::handle::DirHandle;
+use super::open::is_archived;
 use super::reply::{DirEntry, EntryName};
 use crate::error::{Error, Result};
 use crate::inode::{Kind, Listed, Pin};
@@ -44,6 +45,8 @@ pub(super) struct DirStream {
     progress: Progress,
     began: Instant,
     changes: u64,
+    /// Files that can't be read before they are restored.
+    archived: HashSet<Name>,
 }
 
 impl DirStream {
@@ -54,6 +57,7 @@ impl DirStream {
             progress: Progress::Start,
             began: Instant::now(),
             changes: 0,
+            archived: HashSet::new(),
         }
     }
 
@@ -68,6 +72,9 @@ impl DirStream {
             }
             match Name::from_key_segment(rest) {
                 Some(name) => {
+                    if is_archived(object.storage_class.as_deref()) {
+                        self.archived.insert(name.clone());
+                    }
                     self.held_back.insert(name, Listed { kind: Kind::File, version: Some(object.version) });
                 }
                 // The directory's own marker has an empty rest.
@@ -201,6 +208,8 @@ impl Filesystem {
             let names = &data.dir()?.names;
             stream.entries.extend(new.into_iter().filter(|(name, _)| !names.is_hidden(name)));
         }
+        let shown = stream.entries.get(before..).unwrap_or_default();
+        self.note_siblings(dir, stream.began, shown.iter().filter(|(name, _)| !stream.archived.contains(name)));
         if stream.progress == Progress::End {
             self.end_listing(dir, stream)?;
         }

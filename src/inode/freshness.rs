@@ -11,6 +11,8 @@ const OPEN_BELIEVES: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Belief {
     checked: Option<Instant>,
+    /// When the request began whose answer that was: what S3 answers may be as old as that.
+    asked: Option<Instant>,
     good_for: Duration,
 }
 
@@ -26,11 +28,17 @@ pub struct Span {
 impl Belief {
     /// Notes a comparison with S3: unchanged doubles the time, changed starts again.
     pub fn checked(&mut self, now: Instant, unchanged: bool, span: Span) {
+        self.answered(now, now, unchanged, span);
+    }
+
+    /// As [`Belief::checked`], by an answer to what was `asked` then.
+    pub fn answered(&mut self, now: Instant, asked: Instant, unchanged: bool, span: Span) {
         self.good_for = match self.checked {
             Some(_) if unchanged => (self.good_for * 2).clamp(span.least, span.most.max(span.least)),
             _ => span.least,
         };
         self.checked = Some(now);
+        self.asked = Some(asked);
     }
 
     /// True while no request is needed.
@@ -38,10 +46,15 @@ impl Belief {
         self.checked.is_some_and(|checked| now.saturating_duration_since(checked) < self.good_for)
     }
 
-    /// True when even an open needs no request.
+    /// True when even an open needs no request. Its second counts from the question, not from the answer.
     pub fn is_fresh_for_open(&self, now: Instant, span: Span) -> bool {
-        let limit = OPEN_BELIEVES.min(span.least);
-        self.checked.is_some_and(|checked| now.saturating_duration_since(checked) < limit)
+        let asked = self.checked.and(self.asked);
+        asked.is_some_and(|asked| now.saturating_duration_since(asked) < Self::open_believes(span))
+    }
+
+    /// How old an answer an open may believe.
+    pub fn open_believes(span: Span) -> Duration {
+        OPEN_BELIEVES.min(span.least)
     }
 
     /// The next question goes to S3.
@@ -68,6 +81,16 @@ mod tests {
         }
         belief.checked(start, false, SPAN);
         assert!(!belief.is_fresh(start + Duration::from_secs(3)));
+    }
+
+    #[test]
+    fn the_second_of_an_open_counts_from_the_question() {
+        let start = Instant::now();
+        let mut belief = Belief::default();
+        belief.answered(start + Duration::from_millis(800), start, true, SPAN);
+        assert!(belief.is_fresh_for_open(start + Duration::from_millis(900), SPAN));
+        assert!(!belief.is_fresh_for_open(start + Duration::from_secs(1), SPAN));
+        assert!(belief.is_fresh(start + Duration::from_secs(3)), "attributes are as old as the answer");
     }
 
     #[test]

@@ -14,6 +14,9 @@ use crate::types::{Ino, Name, Version};
 /// A listing with more names than this is not kept: about 100 bytes a name.
 const LISTING_MAX: usize = 200_000;
 
+/// How long it is remembered that a name was changed here: longer than any answer is believed that may be older than that.
+const CHANGES_KEPT: Duration = Duration::from_secs(10);
+
 /// Names that were not there, for each directory.
 const MISSES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
@@ -45,6 +48,10 @@ pub struct DirNames {
     misses: LruCache<Name, Instant>,
     removed: HashMap<Name, Ino>,
     changes: u64,
+    /// When names were changed here lately.
+    changed: HashMap<Name, Instant>,
+    /// Changes before this may be forgotten.
+    changes_since: Option<Instant>,
 }
 
 impl Default for DirNames {
@@ -55,6 +62,8 @@ impl Default for DirNames {
             misses: LruCache::new(MISSES_MAX),
             removed: HashMap::new(),
             changes: 0,
+            changed: HashMap::new(),
+            changes_since: None,
         }
     }
 }
@@ -114,12 +123,28 @@ impl DirNames {
     /// `name` was made or changed here.
     pub fn note_change(&mut self, name: &Name, listed: Option<Listed>) {
         self.changes += 1;
+        self.remember_change(name, Instant::now());
         self.misses.pop(name);
         match listed {
             Some(listed) if self.listed_at.is_some() => self.listed.insert(name.clone(), listed),
             _ => self.listed.remove(name),
         };
         self.removed.remove(name);
+    }
+
+    fn remember_change(&mut self, name: &Name, now: Instant) {
+        if self.changed.len() == self.changed.capacity() {
+            let kept = now.checked_sub(CHANGES_KEPT);
+            self.changed.retain(|_, at| kept.is_none_or(|kept| *at >= kept));
+            self.changes_since = kept;
+        }
+        self.changed.insert(name.clone(), now);
+    }
+
+    /// True when `name` was certainly not made, changed or taken away here since `began`: what S3 was asked then still holds as
+    /// far as this mount goes.
+    pub fn is_untouched_since(&self, name: &Name, began: Instant) -> bool {
+        self.changes_since.is_none_or(|since| since <= began) && self.changed.get(name).is_none_or(|at| *at < began)
     }
 
     /// `name` was taken away here, but its object stays until the last handle of `ino` is closed.
@@ -201,6 +226,22 @@ mod tests {
         assert_eq!(names.known(&name("a"), now + TTL, TTL, TTL), Known::Unknown);
         names.note_change(&name("a"), None);
         assert_eq!(names.known(&name("a"), now, TTL, TTL), Known::Unknown);
+    }
+
+    #[test]
+    fn a_name_that_was_changed_here_is_not_untouched() {
+        let before = Instant::now();
+        let mut names = DirNames::default();
+        names.note_change(&name("a"), None);
+        let after = Instant::now() + Duration::from_nanos(1);
+        assert!(!names.is_untouched_since(&name("a"), before));
+        assert!(names.is_untouched_since(&name("a"), after) && names.is_untouched_since(&name("b"), before));
+        // Old changes are forgotten, and nothing is then said of the time before.
+        let late = before + CHANGES_KEPT * 2;
+        (0..100).for_each(|index| names.remember_change(&name(&format!("{index}")), late));
+        assert!(names.changed.len() <= 101);
+        assert!(!names.is_untouched_since(&name("b"), before), "nobody knows");
+        assert!(names.is_untouched_since(&name("b"), late));
     }
 
     #[test]

@@ -25,12 +25,12 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use crate::cache::Budget;
+use crate::cache::{Budget, Reservation};
 use crate::config::TransferSettings;
 use crate::error::Result;
 use crate::inode::Attempt;
 use crate::stage::StagedFile;
-use crate::store::{Attributes, CopyAttributes, ObjectStore};
+use crate::store::{Attributes, CopyAttributes, GetReply, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 pub use cursor::Cursor;
@@ -145,6 +145,14 @@ impl Transfer {
         }
         let reader = Arc::new(ObjectReader::new(self.shared.clone(), name.0.clone(), version));
         readers.insert(name, Arc::downgrade(&reader));
+        reader
+    }
+
+    /// The reader of the version that `reply` is of, which has the reply's bytes for whoever reads first. `paid` is the memory
+    /// for them.
+    pub fn reader_with(&self, key: ObjectKey, reply: GetReply, paid: Reservation) -> Arc<ObjectReader> {
+        let reader = self.reader(key, reply.info.version.clone());
+        reader.adopt_paid(reply, Some(paid));
         reader
     }
 

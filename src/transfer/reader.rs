@@ -54,6 +54,11 @@ impl ObjectReader {
     /// Takes the answer of an open's GET as a first part. One of another version, or of bytes that are on their way
     /// already, is dropped.
     pub fn adopt(&self, reply: GetReply) {
+        self.adopt_paid(reply, None);
+    }
+
+    /// As [`ObjectReader::adopt`]; `paid` is the memory for it, if somebody has taken that out of the budget already.
+    pub(super) fn adopt_paid(&self, reply: GetReply, paid: Option<Reservation>) {
         let range = ByteRange::at(reply.range.start, reply.range.len().min(ADOPT_MAX));
         if range.is_empty() || !reply.info.version.same_bytes(self.version()) || range.end > self.version().size {
             return;
@@ -62,7 +67,8 @@ impl ObjectReader {
         if !live(&mut parts, range).is_empty() {
             return;
         }
-        let reserved = self.source.shared.budget.reserve_anyway(range.len());
+        let paid = paid.filter(|paid| paid.bytes() >= range.len());
+        let reserved = paid.unwrap_or_else(|| self.source.shared.budget.reserve_anyway(range.len()));
         let fetch = self.start(&mut parts, range, reserved, Some(reply));
         drop(parts);
         *lock(&self.adopted) = Some(fetch);

@@ -16,4 +16,5 @@ mod programs_git;
 mod programs_processes;
 mod programs_sqlite;
 mod promises;
+mod reads;
 mod refused;

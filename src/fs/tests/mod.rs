@@ -3,6 +3,7 @@
 //! Owns the rig that every test sets up in one line. What is tested is what a caller sees, what stands in the store
 //! afterwards, and how many requests that took.
 
+mod ahead;
 mod attributes;
 mod names;
 mod races;

@@ -85,6 +85,9 @@ pub(crate) struct Fake {
     running: AtomicUsize,
     /// Most part uploads that ran at once.
     pub(crate) most_at_once: AtomicUsize,
+    reading: AtomicUsize,
+    /// Most GETs that ran at once.
+    pub(crate) most_gets_at_once: AtomicUsize,
     /// Objects are made without checksums.
     without_checksums: bool,
 }
@@ -286,6 +289,11 @@ impl ObjectStore for Fake {
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply> {
+        let running = self.reading.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_gets_at_once.fetch_max(running, Ordering::Relaxed);
+        // Long enough for others to begin, were they meant to.
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        self.reading.fetch_sub(1, Ordering::Relaxed);
         let fault = self.enter(Call::Get).await?;
         let object = self.object(key)?;
         if if_match.is_some_and(|etag| *etag != object.info.version.etag) {
