@@ -2,7 +2,10 @@
 //!
 //! A file begins with a small fetch. Who reads on in order gets a window that doubles; who jumps about gets what
 //! he asked, rounded to blocks. The kernel's own read-ahead sends requests of 128 KiB to 1 MiB that arrive a little
-//! out of order: near the window they count as in order. A few streams are told apart in one handle.
+//! out of order: near the window they count as in order. A few streams are told apart in one handle. Who jumps about
+//! with reads of one length, which the kernel cuts into its own requests, gets that length at once and nothing beyond it.
+
+use std::collections::VecDeque;
 
 use crate::types::ByteRange;
 
@@ -17,6 +20,8 @@ const PIECE_MAX: u64 = 8 * MIB;
 const BEHIND: u64 = 4 * MIB;
 /// Streams told apart in one handle.
 const STREAMS: usize = 4;
+/// So many streams in a row that ended early tell how long the next one is.
+const ENDED: usize = 3;
 
 /// What to have for one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,10 +39,16 @@ pub struct Advice {
 pub struct Pattern {
     /// The stream that was read last comes first.
     streams: Vec<Stream>,
+    /// How long the last streams were when another one began.
+    ended: VecDeque<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Stream {
+    /// First byte that was asked for.
+    start: u64,
+    /// Bytes that such a stream usually has; 0 when nothing is known.
+    usual: u64,
     /// One past the furthest byte that was asked for.
     next: u64,
     /// Bytes to have beyond `next`; 0 while nothing says that it goes on.
@@ -60,13 +71,26 @@ impl Pattern {
                 stream
             }
             None => {
+                self.note_ended();
                 self.streams.truncate(STREAMS - 1);
-                Stream::begin(range, most)
+                Stream::begin(range, most.min(self.usual(most)), most)
             }
         };
         stream.last = blocks(range, size);
         self.streams.insert(0, stream);
         stream.advice(range, size, most)
+    }
+
+    fn note_ended(&mut self) {
+        let Some(stream) = self.streams.first() else { return };
+        self.ended.truncate(ENDED - 1);
+        self.ended.push_front(stream.run);
+    }
+
+    /// The least of the last lengths: one long read among short ones must not make the short ones costly.
+    fn usual(&self, most: u64) -> u64 {
+        let least = self.ended.iter().min().filter(|_| self.ended.len() == ENDED && most > 0);
+        least.copied().filter(|length| *length <= PIECE_MAX).unwrap_or_default()
     }
 
     /// True when a fetched part is still of use to one of the streams.
@@ -77,15 +101,20 @@ impl Pattern {
 
 impl Stream {
     /// A read of the first byte most often begins a read of the whole file; another first read tells nothing.
-    fn begin(range: ByteRange, most: u64) -> Self {
-        let window = if range.start == 0 { FIRST.min(most) } else { 0 };
-        Stream { next: range.end, window, run: range.len(), last: range }
+    fn begin(range: ByteRange, usual: u64, most: u64) -> Self {
+        let window = if range.start == 0 && usual == 0 { FIRST.min(most) } else { 0 };
+        Stream { start: range.start, usual, next: range.end, window, run: range.len(), last: range }
     }
 
     /// True when a request belongs to this stream.
     fn takes(&self, range: ByteRange) -> bool {
         let (behind, before) = if self.window > 0 { (BEHIND, self.window + MIB) } else { (MIB, BLOCK) };
-        range.start >= self.next.saturating_sub(behind) && range.start <= self.next.saturating_add(before)
+        let reach = self.next.saturating_add(before).max(self.usual_end());
+        range.start >= self.next.saturating_sub(behind) && range.start <= reach
+    }
+
+    fn usual_end(&self) -> u64 {
+        self.start.saturating_add(self.usual)
     }
 
     fn advance(&mut self, range: ByteRange, most: u64) {
@@ -95,9 +124,15 @@ impl Stream {
         }
         self.run = self.run.saturating_add(range.len());
         self.next = range.end;
-        if self.window == 0 {
-            self.window = FIRST.min(most);
+        if self.next <= self.usual_end() {
+            return;
         }
+        if self.run <= FIRST && self.start > 0 {
+            // It began somewhere, and may end as soon: what is fetched in vain is no more than what was read.
+            self.window = self.window.max(self.run.max(BLOCK)).min(most);
+            return;
+        }
+        self.window = self.window.max(FIRST.min(most));
         while self.window < most && self.run >= self.window / 2 {
             self.window = (self.window * 2).min(most);
         }
@@ -106,7 +141,12 @@ impl Stream {
     fn advice(&self, range: ByteRange, size: u64, most: u64) -> Advice {
         let window = self.window.min(most);
         if window == 0 {
-            return Advice { demand: self.last, ahead: ByteRange::new(self.last.end, self.last.end), piece: 0 };
+            // The rest of what such a read usually has, with one request.
+            let usual = blocks(ByteRange::new(self.start, self.usual_end()), size).end;
+            let goes_on = self.usual > 0 && range.start >= self.start;
+            let end = if goes_on { usual.min(self.last.end.saturating_add(most)).min(size) } else { 0 };
+            let ahead = ByteRange::new(self.last.end, end.max(self.last.end));
+            return Advice { demand: self.last, ahead, piece: self.last.len() + ahead.len() };
         }
         // The window counts from what was asked; at the very first read it holds the request itself.
         let from = if self.run == range.len() { range.start } else { self.next };
@@ -118,7 +158,8 @@ impl Stream {
 
     fn kept(&self) -> ByteRange {
         if self.window == 0 {
-            return self.last;
+            let end = self.usual_end().checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+            return ByteRange::new(self.last.start.min(self.start), self.last.end.max(end));
         }
         ByteRange::new(self.next.saturating_sub(BEHIND), self.next.saturating_add(self.window + PIECE_MAX))
     }
@@ -186,10 +227,58 @@ mod tests {
     }
 
     #[test]
-    fn the_second_read_in_order_anywhere_opens_a_window() {
+    fn the_second_read_in_order_anywhere_opens_a_window_as_large_as_what_was_read() {
         let mut pattern = Pattern::default();
-        assert_eq!(reach(read(&mut pattern, 100 * MIB, BLOCK)), 0);
-        assert!(reach(read(&mut pattern, 100 * MIB + BLOCK, BLOCK)) >= FIRST);
+        let reached = [0, 1, 2, 3, 8, 9].map(|i| reach(read(&mut pattern, 100 * MIB + i * BLOCK, BLOCK)));
+        assert_eq!(reached, [0, 2 * BLOCK, 3 * BLOCK, 4 * BLOCK, 5 * BLOCK, 6 * BLOCK]);
+        assert_eq!((10..40).map(|i| reach(read(&mut pattern, 100 * MIB + i * BLOCK, BLOCK))).max(), Some(16 * MIB));
+    }
+
+    #[test]
+    fn random_reads_of_one_length_get_it_at_once_and_no_more() {
+        let mut pattern = Pattern::default();
+        let mut fetched = Vec::new();
+        for start in [500, 100, 900, 300, 20, 700, 0].map(|start| start * MIB) {
+            let mut end = start;
+            for request in 0..8 {
+                let advice = read(&mut pattern, start + request * BLOCK, BLOCK);
+                end = end.max(advice.ahead.end).max(advice.demand.end);
+            }
+            fetched.push(end - start);
+        }
+        assert!(fetched[..3].iter().all(|len| *len <= 2 * MIB), "{fetched:?}");
+        assert_eq!(fetched[3..], [MIB; 4]);
+    }
+
+    #[test]
+    fn reads_of_mixed_lengths_get_the_shortest_at_once() {
+        let mut pattern = Pattern::default();
+        for (start, len) in [(500, MIB), (100, 4096), (900, MIB), (300, 4096), (20, MIB)] {
+            read(&mut pattern, start * MIB, len);
+        }
+        let advice = read(&mut pattern, 700 * MIB, 4096);
+        assert_eq!((advice.demand.len(), reach(advice)), (BLOCK, 0));
+    }
+
+    #[test]
+    fn a_long_read_among_short_ones_gets_its_window_all_the_same() {
+        let mut pattern = Pattern::default();
+        for start in [500, 100, 900, 300] {
+            read(&mut pattern, start * MIB, BLOCK);
+        }
+        let last = (0..400).map(|i| reach(read(&mut pattern, 600 * MIB + i * BLOCK, BLOCK))).last();
+        assert_eq!(last, Some(MOST));
+    }
+
+    #[test]
+    fn reads_that_go_backwards_or_in_strides_fetch_what_they_ask() {
+        for step in [-(BLOCK as i64), -(3 * MIB as i64), 3 * MIB as i64] {
+            let mut pattern = Pattern::default();
+            for count in 0..60 {
+                let advice = read(&mut pattern, (500 * MIB as i64 + count * step) as u64, 4096);
+                assert_eq!((advice.demand.len(), reach(advice)), (BLOCK, 0), "step {step}, read {count}");
+            }
+        }
     }
 
     #[test]
