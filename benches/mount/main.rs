@@ -1,9 +1,10 @@
-//! What a mount does in a second, and what it asks of S3 for it: sequential writing and reading, small files, and a
-//! listing, on the in-process server with a chosen latency; `--peers` runs s3fs beside it.
+//! What a mount does in a second, and what it asks of S3 for it: sequential writing and reading, small files, listings,
+//! random reads, many files at once, on the in-process server with a chosen latency; `--peers` runs s3fs beside it.
 //!
 //! Each step has a mount of its own, so that nothing is read from a cache that the step before filled.
 
 mod mounts;
+mod reads;
 mod table;
 
 use std::fs::File;
@@ -123,6 +124,7 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
             time,
             bytes,
             requests: requests(&server.counters()),
+            figure: String::new(),
         });
         Ok(())
     };
@@ -131,9 +133,8 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
     bucket.delete("large");
     let small = plan.files;
     step(&format!("write {small} files of 4 KiB"), 0, &|root| write_small(&root.join("small"), small))?;
-    step(&format!("read {small} files of 4 KiB"), 0, &|root| read_small(&root.join("small"), small))?;
     step(&format!("list {} names", plan.names), 0, &|root| list(&root.join("names"), plan.names))?;
-    Ok(())
+    reads::measure(program, plan, &server, table)
 }
 
 fn requests(counters: &Counters) -> Vec<(String, u64)> {
@@ -184,16 +185,6 @@ fn read_large(path: &Path, size: u64) -> Result<(), Failure> {
 fn write_small(dir: &Path, count: usize) -> Result<(), Failure> {
     for number in 0..count {
         std::fs::write(dir.join(format!("file-{number}")), [number as u8; 4096])?;
-    }
-    Ok(())
-}
-
-fn read_small(dir: &Path, count: usize) -> Result<(), Failure> {
-    for number in 0..count {
-        let bytes = std::fs::read(dir.join(format!("file-{number}")))?;
-        if bytes != [number as u8; 4096] {
-            return Err(format!("wrong bytes in file-{number}").into());
-        }
     }
     Ok(())
 }

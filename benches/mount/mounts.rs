@@ -97,6 +97,21 @@ impl Mounted {
         &self.root
     }
 
+    /// Most memory that its daemon had at once, in bytes; 0 when that can't be told.
+    pub fn peak_memory(&self) -> u64 {
+        let wanted = self.root.to_string_lossy().into_owned();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let daemons = processes.map(|process| process.path()).filter(|process| {
+            std::fs::read(process.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&wanted))
+        });
+        let peak = |process: PathBuf| {
+            let status = std::fs::read_to_string(process.join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()
+        };
+        daemons.filter_map(peak).max().unwrap_or_default() << 10
+    }
+
     fn unmount(&self, flag: &str) -> bool {
         let output = Command::new("fusermount3").arg(flag).arg(&self.root).output();
         output.is_ok_and(|output| output.status.success())

@@ -12,6 +12,8 @@ pub struct Row {
     pub bytes: u64,
     /// Requests by operation.
     pub requests: Vec<(String, u64)>,
+    /// The figure that the step is about, if that is another one.
+    pub figure: String,
 }
 
 /// All of them.
@@ -42,10 +44,11 @@ impl fmt::Display for Table {
                 let rate =
                     if row.bytes == 0 { String::new() } else { format!("{:.0}", row.bytes as f64 / 1e6 / seconds) };
                 let total: u64 = row.requests.iter().map(|(_, count)| count).sum();
+                let figure = if row.figure.is_empty() { String::new() } else { format!("; {}", row.figure) };
                 let detail: Vec<_> = row.requests.iter().map(|(name, count)| format!("{name} {count}")).collect();
                 writeln!(
                     f,
-                    "{what:<28} {:<7} {seconds:>9.3} {rate:>10} {total:>9}  {}",
+                    "{what:<28} {:<7} {seconds:>9.3} {rate:>10} {total:>9}  {}{figure}",
                     row.program,
                     detail.join(", ")
                 )?;

@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::time::Duration;
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant};
 
 use pailfs::demo::{Fault, FaultKind, Operation};
 
@@ -142,6 +143,86 @@ fn a_wrong_range_is_never_taken_for_the_right_one() {
     }
     server.demo().clear_faults();
     eventually("it is read as it is", || std::fs::read(mount.path("f")).is_ok_and(|read| read == bytes));
+}
+
+#[test]
+fn a_body_that_goes_silent_is_read_on_within_seconds() {
+    let Some((server, mount)) = server_and_mount() else { return };
+    let bytes = noise(31, LARGE);
+    server.objects().put("f", bytes.clone());
+    // The connection stays open for much longer than a reader is to wait.
+    let silence = Duration::from_secs(300);
+    let fault = FaultKind::StallBody { after: 300_000, pause: silence };
+    server.demo().add_fault(Fault::new(fault).on(Operation::GetObject).skip(1).once());
+    let start = Instant::now();
+    assert_same_bytes("after a silence", &std::fs::read(mount.path("f")).expect("read"), &bytes);
+    assert_eq!(server.demo().faults_fired(), 1);
+    assert!(start.elapsed() < silence / 4, "the silence was waited out");
+}
+
+#[test]
+fn bursts_of_refusals_in_the_stream_are_waited_out() {
+    let Some((server, mount)) = server_and_mount() else { return };
+    for (number, (status, code)) in [(503, "SlowDown"), (500, "InternalError")].into_iter().enumerate() {
+        let (name, bytes) = (format!("f{number}"), noise(32 + number as u64, LARGE));
+        server.objects().put(&name, bytes.clone());
+        let before = server.demo().faults_fired();
+        let burst = Fault::new(answer(status, code)).on(Operation::GetObject).skip(1).times(4);
+        server.demo().add_fault(burst);
+        server
+            .demo()
+            .add_fault(Fault::new(FaultKind::CutBody { after: 50_000 }).on(Operation::GetObject).skip(3).times(2));
+        assert_same_bytes(code, &std::fs::read(mount.path(&name)).expect("read"), &bytes);
+        assert!(server.demo().faults_fired() >= before + 4, "{code}");
+        server.demo().clear_faults();
+    }
+}
+
+#[test]
+fn small_files_fetched_ahead_survive_every_fault_of_a_stream() {
+    let Some((server, mount)) = server_and_mount() else { return };
+    let content = |number: usize| noise(100 + number as u64, 20_000);
+    (0..200).for_each(|number| server.direct().put(&server.key(&format!("d/{number:03}")), content(number)));
+    for kind in [
+        FaultKind::CutBody { after: 0 },
+        FaultKind::CutBody { after: 7000 },
+        FaultKind::DropBeforeApply,
+        FaultKind::WrongRange,
+        answer(503, "SlowDown"),
+    ] {
+        server.demo().add_fault(Fault::new(kind).on(Operation::GetObject).probability(0.05));
+    }
+    let mut names: Vec<_> = std::fs::read_dir(mount.path("d"))
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
+        .expect("a listing");
+    names.sort();
+    for (number, name) in names.iter().enumerate() {
+        let read = std::fs::read(mount.path("d").join(name)).expect("a read");
+        assert_same_bytes("with faults", &read, &content(number));
+    }
+    assert!(server.demo().faults_fired() > 5);
+}
+
+#[test]
+fn an_object_removed_while_it_is_read_is_stale_and_never_wrong() {
+    let Some((server, mount)) = server_and_mount() else { return };
+    let bytes = noise(34, 48 << 20);
+    server.objects().put("f", bytes.clone());
+    let file = File::open(mount.path("f")).expect("an open file");
+    let mut block = vec![0; 1 << 20];
+    file.read_exact_at(&mut block, 0).expect("the first MiB");
+    server.objects().remove_all();
+    let mut stale = 0;
+    for index in (1..48usize).rev() {
+        match file.read_exact_at(&mut block, (index as u64) << 20) {
+            Ok(()) => assert_same_bytes("what was here already", &block, &bytes[index << 20..(index + 1) << 20]),
+            Err(error) => {
+                assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "at {index} MiB");
+                stale += 1;
+            }
+        }
+    }
+    assert!(stale > 0, "all of it was read after it was gone");
 }
 
 #[test]

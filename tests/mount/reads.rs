@@ -1,5 +1,7 @@
 //! What reading costs in requests and bytes, and that what is fetched ahead is never older than an open may believe.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,6 +11,9 @@ use crate::common::{Capability, Mount, TestServer, assert_same_bytes, eventually
 
 /// Bytes of a small file.
 const SMALL: usize = 4096;
+
+/// What a random read is rounded to.
+const BLOCK: u64 = 128 << 10;
 
 /// So long an open believes what S3 answered.
 const SECOND: Duration = Duration::from_secs(1);
@@ -148,4 +153,113 @@ fn nothing_is_fetched_ahead_for_writers_nor_where_it_is_turned_off() {
         let most = if options.is_empty() { 0 } else { 40 };
         assert!(gets(&server) <= most, "{options:?}: {} GETs", gets(&server));
     }
+}
+
+/// A mount and one large file of so many bytes, which nothing has looked at.
+fn large(size: usize) -> Option<(TestServer, Mount, Vec<u8>)> {
+    let server = TestServer::with(&[Capability::Simulation])?;
+    let bytes = noise(77, size);
+    server.direct().put(&server.key("large"), bytes.clone());
+    let mount = server.mount();
+    server.demo().reset_counters();
+    Some((server, mount, bytes))
+}
+
+/// Requests for bytes, and the bytes that came.
+fn fetched(server: &TestServer) -> (u64, u64) {
+    let count = server.demo().counters().of(Operation::GetObject);
+    (count.requests, count.bytes_out)
+}
+
+#[track_caller]
+fn read_at(file: &File, bytes: &[u8], at: u64, len: usize) {
+    let mut read = vec![0; len];
+    file.read_exact_at(&mut read, at).unwrap_or_else(|error| panic!("{len} bytes at {at}: {error}"));
+    assert_same_bytes("a read", &read, &bytes[at as usize..at as usize + len]);
+}
+
+/// Places that nobody could guess, all different, each with `len` bytes in a file of `size`.
+fn places(count: u64, size: u64, len: u64) -> impl Iterator<Item = u64> {
+    let steps = size / len;
+    (0..count).map(move |index| (index * 7919 + 13) % steps * len)
+}
+
+#[test]
+fn a_sequential_read_brings_each_byte_once_in_few_requests() {
+    let Some((server, mount, bytes)) = large(64 << 20) else { return };
+    let read = std::fs::read(mount.path("large")).expect("a read");
+    assert_same_bytes("a sequential read", &read, &bytes);
+    let (requests, came) = fetched(&server);
+    assert!(requests <= 24 && came == 64 << 20, "{requests} requests brought {came} bytes");
+}
+
+#[test]
+fn random_reads_of_4_kib_bring_their_blocks_and_no_more() {
+    let Some((server, mount, bytes)) = large(96 << 20) else { return };
+    let file = File::open(mount.path("large")).expect("an open");
+    places(100, 96 << 20, BLOCK).for_each(|at| read_at(&file, &bytes, at + 8192, 4096));
+    let (requests, came) = fetched(&server);
+    assert!(requests <= 102 && came * 4 <= 100 * BLOCK * 5, "{requests} requests brought {came} bytes");
+}
+
+#[test]
+fn random_reads_of_1_mib_bring_what_they_ask_and_no_more() {
+    const MIB: u64 = 1 << 20;
+    let Some((server, mount, bytes)) = large(96 << 20) else { return };
+    let file = File::open(mount.path("large")).expect("an open");
+    places(40, 96 << 20, 2 * MIB).for_each(|at| read_at(&file, &bytes, at, MIB as usize));
+    let (requests, came) = fetched(&server);
+    assert!(requests <= 60 && came * 4 <= 40 * MIB * 5, "{requests} requests brought {came} bytes");
+}
+
+#[test]
+fn a_footer_and_three_ranges_bring_little_more_than_they_ask() {
+    const MIB: u64 = 1 << 20;
+    let Some((server, mount, bytes)) = large(64 << 20) else { return };
+    let file = File::open(mount.path("large")).expect("an open");
+    read_at(&file, &bytes, (64 << 20) - 8, 8);
+    read_at(&file, &bytes, (64 << 20) - 65_536, 65_536);
+    for at in [40, 10, 25] {
+        read_at(&file, &bytes, at * MIB, MIB as usize);
+    }
+    let (requests, came) = fetched(&server);
+    assert!(requests <= 12 && came <= 6 * MIB + MIB / 2, "{requests} requests brought {came} bytes");
+}
+
+#[test]
+fn reads_that_go_backwards_bring_each_byte_once() {
+    let Some((server, mount, bytes)) = large(16 << 20) else { return };
+    let file = File::open(mount.path("large")).expect("an open");
+    (0..128).rev().for_each(|index| read_at(&file, &bytes, index * BLOCK, BLOCK as usize));
+    let (requests, came) = fetched(&server);
+    assert!(requests <= 130 && came * 8 <= (16 << 20) * 9, "{requests} requests brought {came} bytes");
+}
+
+#[test]
+fn a_second_read_brings_nothing() {
+    let Some((server, mount, bytes)) = large(32 << 20) else { return };
+    assert_same_bytes("the first read", &std::fs::read(mount.path("large")).expect("a read"), &bytes);
+    server.demo().reset_counters();
+    let first = Instant::now();
+    // Within the second, and after it: the open then asks whether it is still the same.
+    assert_same_bytes("at once", &std::fs::read(mount.path("large")).expect("a read"), &bytes);
+    eventually("the second is over", || first.elapsed() > SECOND);
+    assert_same_bytes("later", &std::fs::read(mount.path("large")).expect("a read"), &bytes);
+    // The kernel may drop a page or two when it wants to.
+    let (requests, came) = fetched(&server);
+    assert!(came * 32 <= 32 << 20, "{requests} requests brought {came} bytes");
+}
+
+#[test]
+fn two_who_read_one_file_at_once_bring_it_once() {
+    let Some((server, mount, bytes)) = large(8 << 20) else { return };
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                assert_same_bytes("one of two", &std::fs::read(mount.path("large")).expect("a read"), &bytes)
+            });
+        }
+    });
+    let (_, came) = fetched(&server);
+    assert!(came <= 9 << 20, "{came} bytes for a file of 8 MiB");
 }

@@ -8,6 +8,7 @@ mod attributes;
 mod names;
 mod races;
 mod recover;
+mod requests;
 mod send_ahead;
 mod writes;
 

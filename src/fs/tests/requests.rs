@@ -1,0 +1,69 @@
+//! What the way from a name to the first byte costs.
+
+use super::*;
+use crate::transfer::tests::fake::Call;
+
+fn basic() -> FsSettings {
+    FsSettings { metadata: MetadataMode::Basic, ..settings() }
+}
+
+/// Looks a file up, opens it and reads it: gives the requests of that.
+async fn cost(rig: &Rig, dir: Ino, name: &str) -> Vec<Call> {
+    rig.store.take_calls();
+    let ino = rig.ino(dir, name).await.expect("a file");
+    assert_eq!(rig.read(ino).await.expect("a read"), b"bytes");
+    rig.store.take_calls()
+}
+
+async fn listed(rig: &Rig) -> Ino {
+    for key in ["p/d/a", "p/d/b", "p/d/c"] {
+        rig.store.set(key, "bytes");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.names(dir).await;
+    dir
+}
+
+#[tokio::test]
+async fn a_file_known_from_a_listing_costs_one_request() {
+    let rig = Rig::with(basic()).await;
+    let dir = listed(&rig).await;
+    assert_eq!(cost(&rig, dir, "b").await, [Call::Get]);
+}
+
+#[tokio::test]
+async fn a_file_whose_attributes_were_listed_costs_one_request() {
+    let rig = Rig::new().await;
+    let dir = listed(&rig).await;
+    let fh = rig.fs.opendir(dir).expect("an opendir").fh;
+    // As for ls -l: the kernel then knows the entries with their attributes.
+    let entries = rig.fs.readdir(fh, 0, true).await.expect("a readdir");
+    rig.fs.releasedir(fh);
+    assert_eq!(cost(&rig, dir, "b").await, [Call::Get]);
+    drop(entries);
+}
+
+#[tokio::test]
+async fn an_unknown_file_costs_two_round_trips() {
+    let rig = Rig::new().await;
+    rig.store.set("p/f", "bytes");
+    let mut calls = cost(&rig, Ino::ROOT, "f").await;
+    // The first two go out at once.
+    calls[..2].sort_by_key(|call| format!("{call:?}"));
+    assert_eq!(calls, [Call::Head, Call::List, Call::Get]);
+}
+
+#[tokio::test]
+async fn an_open_after_the_second_checks_with_the_first_bytes() {
+    let short = Freshness { file_min: Duration::from_millis(20), ..Freshness::default() };
+    let rig = Rig::with(FsSettings { freshness: short, ..basic() }).await;
+    let dir = listed(&rig).await;
+    let ino = rig.ino(dir, "a").await.expect("a file");
+    let looked = std::time::Instant::now();
+    while looked.elapsed() <= Duration::from_millis(20) {
+        tokio::task::yield_now().await;
+    }
+    rig.store.take_calls();
+    assert_eq!(rig.read(ino).await.expect("a read"), b"bytes");
+    assert_eq!(rig.store.take_calls(), [Call::Get]);
+}
