@@ -10,6 +10,7 @@ mod ending;
 mod logging;
 mod mount;
 mod process;
+mod recover;
 pub mod sentence;
 mod umount;
 
@@ -26,6 +27,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Request::Mount(config)) => mount::run(&config),
         Ok(Request::Fake) => ExitCode::SUCCESS,
         Ok(Request::Umount(request)) => umount::run(&request),
+        Ok(Request::Recover(request)) => recover::run(&request),
         #[cfg(feature = "demo")]
         Ok(Request::Demo(request)) => demo::run(&request),
         #[cfg(not(feature = "demo"))]

@@ -63,7 +63,7 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
 }
 
 /// A store for the bucket, which has answered.
-async fn reach_bucket(config: &Config) -> Result<S3Store, Failure> {
+pub(super) async fn reach_bucket(config: &Config) -> Result<S3Store, Failure> {
     let options = store_options(config);
     let asked = options.region.as_deref();
     let store = match connect(&options).await {

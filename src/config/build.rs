@@ -225,7 +225,8 @@ impl Given {
         Ok((least, most))
     }
 
-    fn stage_settings(&self) -> Result<StageSettings, UsageError> {
+    /// Where staged bytes are.
+    pub(super) fn stage_settings(&self) -> Result<StageSettings, UsageError> {
         let state = std::env::var_os("XDG_STATE_HOME").map(Into::into);
         let dir = self.path("stage_dir").or_else(|| stage_directory(ids().0, state, home_directory()));
         match dir {

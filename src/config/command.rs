@@ -12,6 +12,7 @@ use super::build::Given;
 use super::defaults::endpoint_of_environment;
 use super::definition::{command, helper_command};
 use super::demo::{self, DemoRequest};
+use super::recover::{self, RecoverRequest};
 use super::table::{self, OPTIONS};
 use super::{Config, UsageError};
 
@@ -24,6 +25,8 @@ pub enum Request {
     Fake,
     /// Unmount.
     Umount(UmountRequest),
+    /// What killed mounts left.
+    Recover(RecoverRequest),
     /// The demonstration.
     Demo(DemoRequest),
     /// A text for standard output: help, version.
@@ -42,7 +45,7 @@ pub struct UmountRequest {
 /// Names under which mount(8) calls us.
 const HELPER_NAMES: [&str; 2] = ["mount.pailfs", "mount.fuse.pailfs"];
 
-const COMMANDS: [&str; 4] = ["mount", "umount", "demo", "help"];
+const COMMANDS: [&str; 5] = ["mount", "umount", "recover", "demo", "help"];
 
 /// Reads a whole argv.
 ///
@@ -74,6 +77,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
             mountpoint: absolute(matches, "MOUNTPOINT")?,
             lazy: matches.get_flag("lazy"),
         })),
+        Some(("recover", matches)) => recover_request(matches).map(Request::Recover),
         Some(("demo", matches)) => demo::request(matches).map(Request::Demo),
         _ => Err(UsageError::new("no command; 'pailfs --help' lists them")),
     }
@@ -100,7 +104,22 @@ fn parse_helper(rest: Vec<OsString>) -> Result<Request, UsageError> {
     Ok(if matches.get_flag("fake") { Request::Fake } else { Request::Mount(Box::new(config)) })
 }
 
+fn recover_request(matches: &ArgMatches) -> Result<RecoverRequest, UsageError> {
+    let stage = given_options(matches)?.stage_settings()?;
+    let config = match matches.get_one::<OsString>("SOURCE") {
+        // There is no mountpoint, and none is looked at.
+        Some(_) => Some(Box::new(given_options(matches)?.config(source(matches)?, Path::new("/"))?)),
+        None => None,
+    };
+    recover::request(matches, config, stage)
+}
+
 fn mount_config(matches: &ArgMatches) -> Result<Config, UsageError> {
+    let mountpoint = matches.get_one::<OsString>("MOUNTPOINT").map(OsString::as_os_str).unwrap_or_default();
+    given_options(matches)?.config(source(matches)?, Path::new(mountpoint))
+}
+
+fn given_options(matches: &ArgMatches) -> Result<Given, UsageError> {
     let sloppy = matches.try_get_one::<bool>("sloppy").ok().flatten().copied().unwrap_or(false);
     let mut given = Given::new(sloppy, endpoint_of_environment());
     for Occurrence { name, text, .. } in in_order(matches)? {
@@ -109,10 +128,12 @@ fn mount_config(matches: &ArgMatches) -> Result<Config, UsageError> {
             Some(name) => given.element((name.to_owned(), Some(text)))?,
         }
     }
+    Ok(given)
+}
+
+fn source(matches: &ArgMatches) -> Result<&str, UsageError> {
     let source = matches.get_one::<OsString>("SOURCE").map(OsString::as_os_str).unwrap_or_default();
-    let source = source.to_str().ok_or_else(|| UsageError::new("the source is not UTF-8; bucket and keys are"))?;
-    let mountpoint = matches.get_one::<OsString>("MOUNTPOINT").map(OsString::as_os_str).unwrap_or_default();
-    given.config(source, Path::new(mountpoint))
+    source.to_str().ok_or_else(|| UsageError::new("the source is not UTF-8; bucket and keys are"))
 }
 
 /// One option as it stands on the command line; a `-o` list has no name.
@@ -251,6 +272,10 @@ mod tests {
             (&["pailfs", "s3://bucket", "/mnt", "-x"], "-x"),
             (&["pailfs", "demo"], "demo needs a directory"),
             (&["pailfs", "umount"], "missing"),
+            (&["pailfs", "recover", "--upload"], "needs a source"),
+            (&["pailfs", "recover", "s3://bucket", "--discard"], "say --all"),
+            (&["pailfs", "recover", "s3://bucket", "--upload", "--to", "x"], "name that one file"),
+            (&["pailfs", "recover", "s3://bucket", "--upload", "--discard"], "cannot be used with"),
         ] {
             let sentence = refused(line);
             assert!(sentence.contains(part) && !sentence.contains('\n'), "{line:?}: {sentence}");

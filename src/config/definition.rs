@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 
-use super::demo;
 use super::table::{Fallback, Kind, OPTIONS, OptionSpec};
+use super::{demo, recover};
 
 pub(super) fn command() -> Command {
     Command::new("pailfs")
@@ -25,6 +25,7 @@ pub(super) fn command() -> Command {
                 .arg(path("MOUNTPOINT").help("Where it is mounted"))
                 .arg(switch("lazy", 'l').help("Also when busy: detach now, end when the last file is closed")),
         )
+        .subcommand(recover::command())
         .subcommand(demo::command())
 }
 
@@ -59,7 +60,7 @@ pub(super) fn helper_command() -> Command {
         .arg(option_list())
 }
 
-fn option_list() -> Arg {
+pub(super) fn option_list() -> Arg {
     Arg::new("options")
         .short('o')
         .value_name("NAME=VALUE,...")
@@ -86,7 +87,7 @@ fn long_name(spec: &OptionSpec) -> &'static str {
 }
 
 /// A row of the table as clap's argument. Values are read by our own parser, so that `-o` and `--` say the same.
-fn argument(spec: &'static OptionSpec) -> Arg {
+pub(super) fn argument(spec: &'static OptionSpec) -> Arg {
     let mut notes = Vec::new();
     let range = spec.kind.range();
     if !range.is_empty() {

@@ -6,6 +6,7 @@
 
 mod big;
 mod common;
+mod crash;
 mod faults;
 mod metadata;
 mod model;
@@ -17,4 +18,5 @@ mod programs_processes;
 mod programs_sqlite;
 mod promises;
 mod reads;
+mod recover;
 mod refused;

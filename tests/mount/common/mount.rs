@@ -113,6 +113,20 @@ impl Mount {
         Output { status, stdout: Vec::new(), stderr: std::fs::read(&errors).unwrap_or_default() }
     }
 
+    /// Runs `pailfs recover` for this source and stage, and returns how it ended and all that it said.
+    pub fn recover(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pailfs"));
+        command.args(["recover", &self.command.source, "-o", &self.command.options.join(",")]).args(arguments);
+        command.env("HOME", self.home.path()).envs(self.command.environment.iter().cloned());
+        let child = {
+            let _starting = starting();
+            command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn()
+        };
+        let output = child.and_then(std::process::Child::wait_with_output).expect("the program runs");
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8_lossy(&said).into_owned())
+    }
+
     /// Unmounts as a user does and waits until the daemon has ended.
     #[track_caller]
     pub fn unmount(&mut self) {

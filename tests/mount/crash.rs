@@ -1,0 +1,208 @@
+//! SIGKILL at any instant: what close or fsync had returned 0 for is in S3 after the next mount, byte for byte, and no object
+//! is ever a torn file.
+//!
+//! `PAILFS_TEST_CRASH_ROUNDS` says how often each load is killed.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pailfs::demo::{Fault, FaultKind, Operation, Shape};
+
+use crate::common::{Capability, Mount, TestServer, alive, assert_same_bytes, eventually, noise, signal, undisturbed};
+
+/// More than two parts.
+const LARGE: usize = 12_000_000;
+
+fn rounds() -> u64 {
+    std::env::var("PAILFS_TEST_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
+}
+
+/// Lets the daemon die at a point of a close, and mounts again.
+#[track_caller]
+fn killed_at(what: &str, size: usize, fault: Fault, reached: impl Fn(&TestServer, &str) -> bool) {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let mut mount = server.mount_with(&["part_size=5MiB"]);
+    let bytes = noise(size as u64, size);
+    server.objects().put("changed", "old");
+    for name in ["f", "changed"] {
+        server.demo().add_fault(fault.clone());
+        let fired = server.demo().faults_fired();
+        let (path, content) = (mount.path(name), bytes.clone());
+        let writer = std::thread::spawn(move || std::fs::write(path, content));
+        eventually(&format!("{what}: the point is reached"), || {
+            server.demo().faults_fired() > fired && reached(&server, name)
+        });
+        mount.kill();
+        let _ = writer.join();
+        server.demo().clear_faults();
+        mount.mount_again();
+        let read = std::fs::read(mount.path(name)).unwrap_or_else(|e| panic!("{what}: {name} is not there: {e}"));
+        assert_same_bytes(what, &read, &bytes);
+        eventually(&format!("{what}: {name} is stored"), || server.objects().get(name).as_deref() == Some(&bytes[..]));
+        eventually(&format!("{what}: it is said"), || {
+            mount.log().contains(&format!("{name}, left by an earlier run, is stored"))
+        });
+        server.objects().delete("f");
+    }
+    mount.unmount();
+    let (_, left) = mount.recover(&[]);
+    assert_eq!(left, "nothing is left\n", "{what}");
+}
+
+#[test]
+fn a_file_survives_a_kill_before_its_put() {
+    let fault = Fault::new(FaultKind::DropBeforeApply).on(Operation::PutObject);
+    killed_at("before the put", 100_000, fault, |_, _| true);
+}
+
+#[test]
+fn a_file_survives_a_kill_after_a_put_that_lost_its_reply() {
+    let fault = Fault::new(FaultKind::ApplyThenDrop).on(Operation::PutObject);
+    let stored =
+        |server: &TestServer, name: &str| server.objects().get(name).is_some_and(|bytes| bytes.len() == 100_000);
+    killed_at("after the put", 100_000, fault, stored);
+}
+
+#[test]
+fn a_file_survives_a_kill_during_a_part() {
+    let fault = Fault::new(FaultKind::DropBeforeApply).on(Operation::UploadPart).skip(1);
+    killed_at("during a part", LARGE, fault, |_, _| true);
+}
+
+#[test]
+fn a_file_survives_a_kill_before_its_upload_is_completed() {
+    let fault = Fault::new(FaultKind::DropBeforeApply).on(Operation::CompleteMultipartUpload);
+    killed_at("before completion", LARGE, fault, |_, _| true);
+}
+
+#[test]
+fn a_file_survives_a_kill_after_a_completion_that_lost_its_reply() {
+    let fault = Fault::new(FaultKind::ApplyThenDrop).on(Operation::CompleteMultipartUpload);
+    let stored = |server: &TestServer, name: &str| server.objects().get(name).is_some_and(|bytes| bytes.len() == LARGE);
+    killed_at("after completion", LARGE, fault, stored);
+}
+
+/// Runs `script` on a mount, kills its daemon when `progress` shows enough of it, and mounts again. The script and everything
+/// it started has ended then.
+fn killed_under_load(server: &TestServer, script: &str, prepare: &str, enough: u64) -> (Mount, String) {
+    let mut mount = server.mount();
+    mount.shell().run(prepare);
+    let mut child = mount.shell().start(script);
+    let progress = mount.local().join("done");
+    let lines = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    eventually("enough is done", || {
+        lines(&progress).lines().count() as u64 >= enough || child.try_wait().is_ok_and(|s| s.is_some())
+    });
+    let done = lines(&progress);
+    mount.kill();
+    signal(-(child.id() as i32), libc::SIGKILL);
+    let _ = child.wait();
+    eventually("the script has ended", || !alive(child.id() as i32));
+    mount.mount_again();
+    (mount, done)
+}
+
+fn slow_server() -> Option<TestServer> {
+    let server = TestServer::with(&[Capability::Simulation])?;
+    server.demo().set_shape(Shape { first_byte: Duration::from_millis(3), ..Shape::default() });
+    Some(server)
+}
+
+/// Waits for the recovery of `names`, then compares each of them, and what else is there: it may be there, but only whole.
+#[track_caller]
+fn compare(server: &TestServer, names: &[String], wanted: impl Fn(&str) -> Vec<u8>) {
+    for name in names {
+        eventually(&format!("{name} is stored"), || server.objects().exists(name));
+    }
+    for name in server.objects().files() {
+        let Some(found) = server.objects().get(&name) else { continue };
+        assert_same_bytes(&name, &found, &wanted(&name));
+    }
+}
+
+#[test]
+fn files_that_cp_had_finished_survive_kills() {
+    for round in 0..rounds() {
+        let Some(server) = slow_server() else { return };
+        let prepare =
+            "for i in $(seq 60); do head -c $((i * 4000)) /dev/zero | tr '\\0' \"$((i % 10))\" > $LOCAL/$i; done";
+        let script = "for i in $(seq 60); do cp $LOCAL/$i f$i && echo f$i >> $LOCAL/done; done";
+        let (mut mount, done) = killed_under_load(&server, script, prepare, 3 + round * 7 % 50);
+        let names: Vec<String> = done.lines().map(str::to_owned).collect();
+        compare(&server, &names, |name| std::fs::read(mount.local().join(&name[1..])).expect("a source"));
+        mount.unmount();
+    }
+}
+
+#[test]
+fn files_that_tar_had_finished_survive_kills() {
+    for round in 0..rounds() {
+        let Some(server) = slow_server() else { return };
+        let prepare = "mkdir -p $LOCAL/t/d; for i in $(seq 80); do seq $((i * 50)) > $LOCAL/t/d/$i; done; \
+                       tar -C $LOCAL/t -cf $LOCAL/t.tar d";
+        let (mut mount, done) =
+            killed_under_load(&server, "tar -xvf $LOCAL/t.tar > $LOCAL/done", prepare, 5 + round * 11 % 60);
+        // tar names a file before it makes it: the last one named may not be closed yet.
+        let mut names: Vec<String> = done.lines().map(str::to_owned).collect();
+        names.pop();
+        names.retain(|name| !name.ends_with('/'));
+        compare(&server, &names, |name| std::fs::read(mount.local().join("t").join(name)).expect("a source"));
+        mount.unmount();
+    }
+}
+
+#[test]
+fn lines_that_were_appended_survive_kills() {
+    for round in 0..rounds() {
+        let Some(server) = slow_server() else { return };
+        let script = "for i in $(seq 200); do echo line $i >> log && echo $i >> $LOCAL/done; done";
+        let (mut mount, done) = killed_under_load(&server, script, "true", 2 + round * 5 % 40);
+        let last: usize = done.lines().last().and_then(|line| line.parse().ok()).unwrap_or_default();
+        let all: String = (1..=200).map(|number| format!("line {number}\n")).collect();
+        let lines =
+            |server: &TestServer| server.objects().get("log").map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+        eventually("every line is stored", || lines(&server).is_some_and(|text| text.lines().count() >= last));
+        let text = lines(&server).expect("the log");
+        assert!(all.starts_with(&text) && text.ends_with('\n'), "torn: {text:?}");
+        mount.unmount();
+    }
+}
+
+#[test]
+fn what_was_synced_survives_kills_and_what_was_not_is_never_published() {
+    for round in 0..rounds() {
+        let Some(server) = slow_server() else { return };
+        let mut mount = server.mount();
+        let synced = AtomicU64::new(0);
+        let undisturbed = undisturbed();
+        std::thread::scope(|scope| {
+            let mut file = File::create(mount.path("f")).expect("a new file");
+            let count = &synced;
+            scope.spawn(move || {
+                let mut write = move |number: u64| -> std::io::Result<()> {
+                    write!(file, "{number:8}")?;
+                    file.sync_all()?;
+                    count.store(number, Ordering::SeqCst);
+                    write!(file, "x")
+                };
+                (1..).take_while(|number| write(*number).is_ok()).count()
+            });
+            eventually("enough is synced", || synced.load(Ordering::SeqCst) > round * 5 % 30);
+            signal(mount.pid(), libc::SIGKILL);
+        });
+        drop(undisturbed);
+        mount.kill();
+        mount.mount_again();
+        let last = synced.load(Ordering::SeqCst) as usize;
+        let all: String = (1..=last + 1).map(|number| format!("{number:8}x")).collect();
+        // One more may have been stored, or be stored now, if it was being synced.
+        eventually("what was being synced is stored", || mount.recover(&[]).1.lines().count() <= 1);
+        let text = server.objects().text("f");
+        assert!(text.len() >= last * 9 - 1 && all.starts_with(&text), "{last} were synced: {text:?}");
+        assert_eq!((text.len() + 1) % 9, 0, "what was not synced was published: {text:?}");
+        mount.unmount();
+    }
+}
