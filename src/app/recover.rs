@@ -40,8 +40,8 @@ fn carry_out(request: &RecoverRequest) -> Result<(), Failure> {
     })?;
     let Some(config) = &request.config else { return list_all(&sources) };
     let live: usize = sources.iter().map(|source| source.live.len()).sum();
-    for pid in sources.iter().flat_map(|source| &source.live).map(|session| process_of(session)) {
-        say(&format!("a running mount (process {pid}) uses a part of the stage, which is left alone"));
+    for session in sources.iter().flat_map(|source| &source.live) {
+        say(&format!("a running mount uses the session {}, which is left alone", name_of(session)));
     }
     let prefix = config.source.prefix().as_str();
     let found: Vec<Item> =
@@ -100,7 +100,7 @@ fn list_all(sources: &[Remaining]) -> Result<(), Failure> {
         let at = if endpoint == "aws" { String::new() } else { format!(" at {endpoint}") };
         text += &format!("{url}{at}\n");
         for session in &source.live {
-            text += &format!("  in use by a running mount (process {})\n", process_of(session));
+            text += &format!("  {}  in use by a running mount\n", name_of(session));
         }
         let prefix = url.strip_prefix("s3://").and_then(|rest| rest.split_once('/')).map_or("", |(_, prefix)| prefix);
         for left in &source.leftovers {
@@ -121,10 +121,9 @@ fn line(item: &Item) -> String {
     format!("{}  {} bytes  {}: {}", item.left.id(), item.left.size, item.name(), item.state())
 }
 
-/// Sessions are named after their process.
-fn process_of(session: &Path) -> String {
-    let name = session.file_name().unwrap_or_default().to_string_lossy();
-    name.split('-').next().unwrap_or_default().to_owned()
+/// Sessions are named after the process that made them; a later mount may be at work on what it left.
+fn name_of(session: &Path) -> String {
+    session.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Those that were named, or all.

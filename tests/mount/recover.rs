@@ -96,7 +96,7 @@ fn a_session_in_use_is_left_alone() {
     let mut file = File::create(mount.path("f")).expect("a new file");
     file.write_all(b"being written").expect("written");
     let said = done(mount.recover(&["--discard", "--all"]));
-    assert!(said.contains(&format!("a running mount (process {})", mount.pid())), "{said}");
+    assert!(said.contains(&format!("a running mount uses the session {}-", mount.pid())), "{said}");
     file.write_all(b", still").expect("written");
     file.sync_all().expect("stored");
     drop(file);
@@ -133,4 +133,19 @@ fn a_torn_record_is_told_and_kept() {
     assert_eq!(exported, [b"finished".to_vec(), b"unfinished".to_vec()]);
     mount.unmount();
     assert_eq!(server.objects().list(), Vec::<String>::new());
+}
+
+#[test]
+fn a_conflict_found_after_a_kill_is_kept_and_told() {
+    let Some((server, mut mount)) = killed_mount() else { return };
+    server.objects().put("whole", "theirs");
+    mount.mount_again();
+    eventually("the mount says so", || {
+        mount.log().contains("not stored: whole: another writer changed the object since")
+    });
+    assert_eq!(mount.sh("cat whole"), "theirs");
+    let listed = done(mount.recover(&[]));
+    assert!(listed.contains("whole: whole, not stored yet"), "{listed}");
+    mount.unmount();
+    assert_eq!(server.objects().text("whole"), "theirs");
 }
