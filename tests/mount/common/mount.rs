@@ -10,7 +10,8 @@ use super::server::TestServer;
 use super::shell::Shell;
 use super::{eventually, holds_within, starting};
 
-/// A mount that lives longer than this hangs: its daemon is killed, so that whoever waits on it gets an error.
+/// A mount that lives longer than this without a program on it printing anything hangs: its daemon is killed, so that
+/// whoever waits on it gets an error.
 const LIFE: Duration = Duration::from_secs(900);
 
 /// How to mount.
@@ -40,7 +41,7 @@ pub struct Mount {
     pid: i32,
     mounted: bool,
     command: MountCommand,
-    watchdog: Option<mpsc::Sender<()>>,
+    lifeline: Lifeline,
 }
 
 /// The command line, kept for a remount.
@@ -69,7 +70,7 @@ impl Mount {
         all.push(format!("log_file={}", home.path().join("log").display()));
         all.extend(options.options);
         let command = MountCommand { source: server.source(), options: all, environment: server.environment() };
-        let mut mount = Mount { home, root, pid: 0, mounted: false, command, watchdog: None };
+        let mut mount = Mount { home, root, pid: 0, mounted: false, command, lifeline: Lifeline::default() };
         mount.mount_again();
         mount
     }
@@ -93,7 +94,7 @@ impl Mount {
             pids.len() == 1
         });
         self.pid = pids[0];
-        self.watchdog = Some(watch(self.pid));
+        self.lifeline = Lifeline(Some(watch(self.pid)));
     }
 
     /// Runs the mount command and returns what it said.
@@ -141,7 +142,7 @@ impl Mount {
     pub fn await_end(&mut self) {
         let pid = self.pid;
         eventually("the daemon has ended", || !alive(pid));
-        self.watchdog = None;
+        self.lifeline = Lifeline::default();
     }
 
     /// Unmounts and mounts again.
@@ -202,7 +203,7 @@ impl Mount {
 
     /// A shell in the mountpoint; `$LOCAL` is [`local`](Self::local).
     pub fn shell(&self) -> Shell {
-        Shell::new(&self.root, self.local())
+        Shell::new(&self.root, self.local(), self.lifeline.clone())
     }
 
     /// Runs a bash script in the mountpoint, which must succeed, and returns its standard output.
@@ -212,16 +213,34 @@ impl Mount {
     }
 }
 
-/// Kills `pid` when nobody has called it off within [`LIFE`].
-fn watch(pid: i32) -> mpsc::Sender<()> {
-    let (call_off, called_off) = mpsc::channel::<()>();
-    std::thread::spawn(move || {
-        if called_off.recv_timeout(LIFE) == Err(mpsc::RecvTimeoutError::Timeout) {
-            eprintln!("the mount served by {pid} hangs: killed");
-            signal(pid, libc::SIGKILL);
+/// Keeps the daemon of a mount from being taken for hung.
+#[derive(Clone, Debug, Default)]
+pub struct Lifeline(Option<mpsc::Sender<()>>);
+
+impl Lifeline {
+    /// The mount is at work: it may live for another [`LIFE`].
+    pub fn renew(&self) {
+        if let Some(sender) = &self.0 {
+            let _ = sender.send(());
         }
+    }
+}
+
+/// Kills `pid` when nobody has renewed its life within [`LIFE`]. It ends when all lifelines are gone.
+fn watch(pid: i32) -> mpsc::Sender<()> {
+    let (renew, renewed) = mpsc::channel::<()>();
+    std::thread::spawn(move || {
+        loop {
+            match renewed.recv_timeout(LIFE) {
+                Ok(()) => {}
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+                Err(mpsc::RecvTimeoutError::Timeout) => break,
+            }
+        }
+        eprintln!("the mount served by {pid} hangs: killed");
+        signal(pid, libc::SIGKILL);
     });
-    call_off
+    renew
 }
 
 impl Drop for Mount {

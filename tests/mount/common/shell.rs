@@ -1,15 +1,20 @@
-//! Real programs, run with a deadline so that a hung one fails its test instead of the whole run.
+//! Real programs, watched so that a hung one fails its test instead of the whole run. Long is not hung: a script may take
+//! any time as long as it goes on printing.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use super::{holds_within, skipped, starting, test_name};
+use super::mount::Lifeline;
+use super::{skipped, starting, test_name};
 
-/// Longest that one script may take.
-const SCRIPT_LIMIT: Duration = Duration::from_secs(600);
+/// Longest that a script may print nothing.
+const SILENCE_LIMIT: Duration = Duration::from_secs(600);
+
+/// Most bytes of a script's output that a failure shows.
+const SHOWN: usize = 8000;
 
 /// True if the program can be run here; else a line says that the test is skipped. Where all programs must be there
 /// (`PAILFS_TEST_ALL_PROGRAMS`, as in CI) a missing one is a failure.
@@ -27,6 +32,7 @@ pub fn has_program(name: &str) -> bool {
 pub struct Shell {
     dir: PathBuf,
     local: PathBuf,
+    lifeline: Lifeline,
 }
 
 /// How a script ended.
@@ -38,9 +44,9 @@ pub struct Finished {
 }
 
 impl Shell {
-    /// In `dir`; `$LOCAL` and `$HOME` are `local`.
-    pub fn new(dir: &Path, local: &Path) -> Self {
-        Shell { dir: dir.to_owned(), local: local.to_owned() }
+    /// In `dir`; `$LOCAL` and `$HOME` are `local`. A script that goes on keeps `lifeline`'s mount alive.
+    pub fn new(dir: &Path, local: &Path, lifeline: Lifeline) -> Self {
+        Shell { dir: dir.to_owned(), local: local.to_owned(), lifeline }
     }
 
     /// Runs a script that must succeed, and returns its standard output without the last newline.
@@ -51,8 +57,8 @@ impl Shell {
             finished.status.success(),
             "{script}\nended with {}\n{}{}",
             finished.status,
-            finished.stdout,
-            finished.stderr
+            end_of(&finished.stdout),
+            end_of(&finished.stderr)
         );
         finished.stdout.trim_end_matches('\n').to_owned()
     }
@@ -64,11 +70,13 @@ impl Shell {
         let errors = tempfile::NamedTempFile::new().expect("a file for errors");
         let reopen = |file: &tempfile::NamedTempFile| file.reopen().expect("a second handle");
         let mut child = self.start_with(script, reopen(&output), reopen(&errors));
-        let status = wait(&mut child, SCRIPT_LIMIT);
+        let length = |file: &tempfile::NamedTempFile| file.as_file().metadata().map_or(0, |metadata| metadata.len());
+        let status = self.wait(&mut child, || length(&output) + length(&errors));
         let read = |file: &tempfile::NamedTempFile| {
             String::from_utf8_lossy(&std::fs::read(file.path()).unwrap_or_default()).into_owned()
         };
-        let status = status.unwrap_or_else(|| panic!("{script}\nhung\n{}{}", read(&output), read(&errors)));
+        let status =
+            status.unwrap_or_else(|| panic!("{script}\nhung\n{}{}", end_of(&read(&output)), end_of(&read(&errors))));
         Finished { status, stdout: read(&output), stderr: read(&errors) }
     }
 
@@ -86,17 +94,33 @@ impl Shell {
         let _starting = starting();
         command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().expect("bash runs")
     }
+
+    /// Waits for a child as long as `printed` grows; when it has not for [`SILENCE_LIMIT`], its whole process group is
+    /// killed.
+    fn wait(&self, child: &mut Child, printed: impl Fn() -> u64) -> Option<ExitStatus> {
+        let (mut before, mut since) = (0, Instant::now());
+        loop {
+            if let Ok(Some(status)) = child.try_wait() {
+                return Some(status);
+            }
+            let now = printed();
+            if now != before {
+                (before, since) = (now, Instant::now());
+                self.lifeline.renew();
+            }
+            if since.elapsed() > SILENCE_LIMIT {
+                super::signal(-(child.id() as i32), libc::SIGKILL);
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
 }
 
-/// Waits for a child; at the limit its whole process group is killed.
-pub fn wait(child: &mut Child, limit: Duration) -> Option<ExitStatus> {
-    let mut status = None;
-    holds_within(limit, || {
-        status = child.try_wait().ok().flatten();
-        status.is_some()
-    });
-    if status.is_none() {
-        super::signal(-(child.id() as i32), libc::SIGKILL);
+fn end_of(text: &str) -> &str {
+    let mut from = text.len().saturating_sub(SHOWN);
+    while !text.is_char_boundary(from) {
+        from += 1;
     }
-    status
+    &text[from..]
 }
