@@ -14,9 +14,6 @@ use crate::fs::{Drained, Filesystem, Holders};
 use crate::fuse::Served;
 use crate::fuse::mount::{MountError, MountHandle, Unmounted};
 
-/// Longest wait for commits. systemd waits 90 s before it kills, and what is not done by then is safe in the stage.
-const DRAIN_LIMIT: Duration = Duration::from_secs(75);
-
 /// Longest wait for commits of what programs closed while the mount was taken away.
 const LAST_LIMIT: Duration = Duration::from_secs(10);
 
@@ -62,7 +59,7 @@ impl Ending<'_> {
                 }
                 // A connection that was cut leaves its mount behind, and programs with open files.
                 let holders = if self.guard.0.is_current() { Holders::Possible } else { Holders::None };
-                self.drain(DRAIN_LIMIT, holders).await
+                self.drain(self.config.drain_timeout, holders).await
             }
         };
         if let Err(error) = self.filesystem.finish_stage() {
@@ -73,7 +70,7 @@ impl Ending<'_> {
 
     /// Commits while the mount is still there, takes it away, and commits what was closed meanwhile.
     async fn stop(&mut self) -> Option<Drained> {
-        let first = self.drain(DRAIN_LIMIT, Holders::Possible).await;
+        let first = self.drain(self.config.drain_timeout, Holders::Possible).await;
         let hurried = first.is_none();
         let handle = self.guard.0.clone();
         let taken = tokio::task::spawn_blocking(move || match handle.unmount(hurried) {
@@ -91,7 +88,7 @@ impl Ending<'_> {
             }
             Err(_) => Holders::Possible,
         };
-        if hurried { None } else { self.drain(LAST_LIMIT, holders).await }
+        if hurried { None } else { self.drain(LAST_LIMIT.min(self.config.drain_timeout), holders).await }
     }
 
     /// `None` when a signal cut it short.
@@ -118,7 +115,7 @@ impl Ending<'_> {
             "committed"
         );
         for (path, error) in &drained.left {
-            tracing::error!("{path} is not committed: {error}");
+            tracing::error!("{path} is not committed, and is kept in {dir}: {error}");
         }
         for path in &drained.open {
             tracing::warn!("{path} was still open; what was not synced is kept in {dir}");

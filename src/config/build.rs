@@ -4,14 +4,14 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
 
-use super::defaults::{home_directory, ids, memory_limit, stage_directory};
+use super::defaults::{home_directory, host_name, ids, memory_limit, stage_directory};
 use super::kernel::owned_by_mount;
 use super::option_list::{Element, split};
 use super::table::{self, OPTIONS};
 use super::value::{self, Value};
 use super::{
-    Audience, Config, Freshness, FsSettings, KernelOptions, LogSettings, MetadataMode, SetattrPolicy, Source,
-    StageSettings, StoreSettings, TransferSettings, UsageError,
+    Audience, Config, ConflictPolicy, Freshness, FsSettings, KernelOptions, LogSettings, MetadataMode, SetattrPolicy,
+    Source, StageSettings, StoreSettings, TransferSettings, UsageError,
 };
 
 /// Options in the order given: later ones win.
@@ -133,6 +133,7 @@ impl Given {
                 filter: self.given("log_level").then(|| self.text("log_level")).flatten(),
                 file: self.path("log_file"),
             },
+            drain_timeout: self.seconds("drain_timeout").unwrap_or_default(),
             foreground: self.flag("foreground"),
             source,
             mountpoint,
@@ -166,6 +167,12 @@ impl Given {
             dmask: self.id("dmask").unwrap_or(umask),
             metadata: if self.choice("metadata") == "basic" { MetadataMode::Basic } else { MetadataMode::Posix },
             setattr: if self.choice("setattr") == "ignore" { SetattrPolicy::Ignore } else { SetattrPolicy::Refuse },
+            conflict: match self.choice("conflict") {
+                "keep-both" => ConflictPolicy::KeepBoth,
+                "overwrite" => ConflictPolicy::Overwrite,
+                _ => ConflictPolicy::Fail,
+            },
+            host: host_name(),
             freshness: self.freshness()?,
             rename_dir_limit: self.number("rename_dir_limit").unwrap_or(100_000),
             storage_class: self.storage_class()?,
@@ -280,9 +287,10 @@ mod tests {
         assert_eq!(config.fs.freshness, Freshness::default());
         assert_eq!((config.fs.fmask, config.fs.dmask), (0o022, 0o022));
         assert_eq!((config.fs.metadata, config.fs.setattr), (MetadataMode::Posix, SetattrPolicy::Refuse));
-        assert_eq!(config.fs.rename_dir_limit, 100_000);
+        assert_eq!((config.fs.conflict, config.fs.rename_dir_limit), (ConflictPolicy::Fail, 100_000));
         assert_eq!((config.fs.transfer.part_size, config.fs.transfer.concurrency), (8 << 20, 8));
         assert_eq!((config.store.path_style, config.log.filter, config.audience), (None, None, Audience::Owner));
+        assert_eq!(config.drain_timeout, Duration::from_secs(75));
         assert!(!config.fs.read_only && !config.foreground && !config.nonempty);
     }
 
@@ -307,6 +315,18 @@ mod tests {
             let fs = good(list).fs;
             assert_eq!((fs.fmask, fs.dmask), (0o177, 0o077), "{list}");
         }
+    }
+
+    #[test]
+    fn conflict_policies_have_their_words() {
+        for (word, policy) in [
+            ("fail", ConflictPolicy::Fail),
+            ("keep-both", ConflictPolicy::KeepBoth),
+            ("overwrite", ConflictPolicy::Overwrite),
+        ] {
+            assert_eq!(good(&format!("conflict={word}")).fs.conflict, policy);
+        }
+        assert!(refused("conflict=win").contains("keep-both"));
     }
 
     #[test]

@@ -12,6 +12,9 @@ const MEMORY_LEAST: u64 = 64 << 20;
 /// Most default of `memory_limit`: more does not make one machine's readers faster.
 const MEMORY_MOST: u64 = 512 << 20;
 
+/// Longest host name in a file name, `HOST_NAME_MAX` of Linux.
+const HOST_NAME_MOST: usize = 64;
+
 /// What pailfs needs of a line of the password database.
 pub(super) struct UserEntry {
     pub uid: u32,
@@ -84,6 +87,17 @@ pub(super) fn endpoint_of_environment() -> Option<String> {
     if ignored { None } else { variable("AWS_ENDPOINT_URL_S3").or_else(|| variable("AWS_ENDPOINT_URL")) }
 }
 
+/// Name of this machine, as far as it can be part of a file name; never empty.
+pub(super) fn host_name() -> String {
+    host_name_of(&std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default())
+}
+
+fn host_name_of(text: &str) -> String {
+    let plain = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name: String = text.chars().filter(plain).take(HOST_NAME_MOST).collect();
+    if name.is_empty() { "localhost".to_owned() } else { name }
+}
+
 /// Default of `memory_limit` on this machine.
 pub(super) fn memory_limit() -> u64 {
     let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_total(&text));
@@ -148,6 +162,14 @@ mod tests {
     fn the_total_is_read_from_meminfo() {
         assert_eq!(meminfo_total("MemTotal:       24684544 kB\nMemFree: 1 kB\n"), Some(24_684_544 * 1024));
         assert_eq!(meminfo_total("MemFree: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn a_host_name_is_always_part_of_a_file_name() {
+        assert_eq!(host_name_of("node-1.example\n"), "node-1.example");
+        assert_eq!(host_name_of("a/b c"), "abc");
+        assert_eq!(host_name_of("(none)"), "none");
+        assert_eq!((host_name_of("\n").as_str(), host_name_of(&"x".repeat(99)).len()), ("localhost", 64));
     }
 
     #[test]

@@ -19,13 +19,16 @@ mod value;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use command::{Request, UmountRequest, help_text, parse};
 pub use defaults::{home_directory, memory_limit_of};
 pub use demo::{DemoRequest, DemoServer};
 pub use kernel::{KernelOptions, MOUNT_FLAGS, MountFlag, OWNED_BY_MOUNT};
 pub use recover::{RecoverAction, RecoverRequest};
-pub use settings::{Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings};
+pub use settings::{
+    ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings,
+};
 pub use source::Source;
 pub use table::{Fallback, Group, Kind, OPTIONS, OptionSpec, find as find_option, nearest as nearest_option};
 
@@ -104,6 +107,8 @@ pub struct Config {
     pub stage: StageSettings,
     /// For S3.
     pub store: StoreSettings,
+    /// `drain_timeout`: how long the end of the mount waits for commits.
+    pub drain_timeout: Duration,
     /// For the log.
     pub log: LogSettings,
     /// `foreground`: stay attached to the terminal.

@@ -21,6 +21,17 @@ pub enum SetattrPolicy {
     Ignore,
 }
 
+/// What the commit of a change does when another writer has replaced the version that it was based on (`conflict=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConflictPolicy {
+    /// `ESTALE`; the bytes are kept here.
+    Fail,
+    /// The bytes become an object of their own beside the other writer's.
+    KeepBoth,
+    /// The bytes replace what the other writer made.
+    Overwrite,
+}
+
 /// How long attributes, directories and misses are believed, as in nfs(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
@@ -65,6 +76,10 @@ pub struct FsSettings {
     pub metadata: MetadataMode,
     /// `setattr`
     pub setattr: SetattrPolicy,
+    /// `conflict`
+    pub conflict: ConflictPolicy,
+    /// Name of this machine, for the names of conflict copies.
+    pub host: String,
     /// Freshness options.
     pub freshness: Freshness,
     /// `rename_dir_limit`: most objects a directory rename moves; beyond it is `EXDEV`.

@@ -180,11 +180,13 @@ pub const OPTIONS: &[OptionSpec] = &[
     row(Behaviour, "negative_ttl", Kind::Seconds { max: MAX_SECONDS }, Is("3"), "How long a name that was not there is believed absent"),
     row(Behaviour, "metadata", Kind::Choice(&["posix", "basic"]), Is("posix"), "Keep modes, owners and times in object metadata (posix), or not at all (basic)"),
     row(Behaviour, "setattr", Kind::Choice(&["refuse", "ignore"]), Is("refuse"), "What a change of those answers with metadata=basic"),
+    row(Behaviour, "conflict", Kind::Choice(&["fail", "keep-both", "overwrite"]), Is("fail"), "What becomes of a change when another client replaced the file meanwhile"),
     row(Behaviour, "rename_dir_limit", Kind::Count { min: 0, max: 1_000_000_000 }, Is("100000"), "Most objects that a rename of a directory moves"),
 
     row(Process, "foreground", Kind::Flag, Is("false"), "Stay attached to the terminal"),
     row(Process, "log_level", Kind::LogFilter, Is("info"), "What to log; also target=level pairs"),
     row(Process, "log_file", Kind::Path, Told("standard error, in the foreground"), "Append the log to this file"),
+    row(Process, "drain_timeout", Kind::Seconds { max: MAX_SECONDS }, Is("75"), "Longest wait for uploads when the mount ends"),
     row(Process, "nonempty", Kind::Flag, Is("false"), "Mount over a directory that has entries"),
 ];
 

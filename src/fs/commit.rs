@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::Filesystem;
+use super::conflict::Resolved;
 use super::send_ahead::take_stored_time;
 use crate::error::{Error, Result};
 use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior};
@@ -251,7 +252,13 @@ impl Filesystem {
         Attributes { storage_class: self.settings.storage_class.clone(), ..Attributes::default() }
     }
 
-    fn settle_published(&self, owned: Owned, draft: &Draft, version: Version, attributes: Attributes) -> Result<()> {
+    pub(super) fn settle_published(
+        &self,
+        owned: Owned,
+        draft: &Draft,
+        version: Version,
+        attributes: Attributes,
+    ) -> Result<()> {
         let inode = owned.inode().clone();
         draft.staged.clean();
         let local = (inode.lock().opens.all > 0).then(|| draft.staged.clone());
@@ -281,6 +288,19 @@ impl Filesystem {
         if conflict && matches!(draft.origin, Origin::Created { exclusive: true }) {
             return self.lose_exclusive(owned, draft, &path).await;
         }
+        let error = if conflict {
+            match self.resolve_conflict(&inode, draft, &path).await {
+                Ok(Resolved::Replaced(version, attributes)) => {
+                    self.settle_published(owned, draft, version, attributes)?;
+                    return self.store_late_changes(&inode).await;
+                }
+                Ok(Resolved::Beside(theirs)) => return self.settle_beside(owned, draft, theirs),
+                Err(error) => error,
+            }
+        } else {
+            error
+        };
+        let conflict = matches!(error, Error::PreconditionFailed | Error::Stale);
         let told = if conflict { Error::Stale } else { error };
         tracing::warn!(path, error = %told, "a commit failed; the bytes are kept");
         self.persist(&draft.staged).await;

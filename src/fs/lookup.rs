@@ -315,7 +315,12 @@ impl Filesystem {
         Ok(())
     }
 
-    fn ownership_of(&self, known: Ownership, modified: SystemTime, attributes: Option<&Attributes>) -> Ownership {
+    pub(super) fn ownership_of(
+        &self,
+        known: Ownership,
+        modified: SystemTime,
+        attributes: Option<&Attributes>,
+    ) -> Ownership {
         match attributes {
             Some(attributes) if self.keeps_metadata() => {
                 let stored = StoredAttributes::read(&attributes.metadata);

@@ -10,6 +10,7 @@ mod ahead;
 mod attributes;
 mod change;
 mod commit;
+mod conflict;
 mod create;
 mod directory;
 mod drain;

@@ -6,9 +6,9 @@ use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use pailfs::demo::{Fault, FaultKind, Operation};
+use pailfs::demo::{Fault, FaultKind, Operation, Shape};
 
-use crate::common::{Capability, Mount, TestServer, assert_same_bytes, eventually, noise, undisturbed};
+use crate::common::{Capability, Mount, TestServer, assert_same_bytes, eventually, noise, signal, undisturbed};
 
 /// Larger than two parts of 5 MiB.
 const LARGE: usize = 12_000_000;
@@ -377,4 +377,33 @@ fn what_was_reported_stored_is_stored_whatever_fails() {
     assert!(stored.iter().filter(|(_, _, reported)| *reported).count() > 20);
     mount.unmount();
     assert_eq!(server.objects().unfinished_uploads(), Vec::<String>::new());
+}
+
+#[test]
+fn the_end_of_a_mount_waits_no_longer_than_drain_timeout() {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let mut mount = server.mount_with(&["drain_timeout=1"]);
+    for (name, by_signal) in [("unmounted", false), ("signalled", true)] {
+        server.demo().add_fault(Fault::new(answer(403, "AccessDenied")).on(Operation::PutObject));
+        // The close is refused, but nothing that tells of it is: the bytes are here.
+        let mut file = File::create(mount.path(name)).expect("a new file");
+        file.write_all(name.as_bytes()).expect("staged");
+        assert!(file.sync_all().is_err());
+        drop(file);
+        let shape = Shape { first_byte: Duration::from_secs(600), ..Shape::default() };
+        server.demo().set_shape(shape);
+        server.demo().clear_faults();
+        if by_signal {
+            assert!(signal(mount.pid(), libc::SIGTERM));
+            mount.await_end();
+        } else {
+            mount.unmount();
+        }
+        let log = mount.log();
+        assert!(log.contains(&format!("{name} is not committed, and is kept in ")), "{log}");
+        server.demo().set_shape(Shape::default());
+        mount.mount_again();
+        eventually("the next mount has stored it", || server.objects().exists(name));
+        assert_eq!(server.objects().text(name), name);
+    }
 }

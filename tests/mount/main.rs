@@ -6,6 +6,7 @@
 
 mod big;
 mod common;
+mod conflicts;
 mod crash;
 mod faults;
 mod metadata;

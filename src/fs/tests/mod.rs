@@ -5,6 +5,7 @@
 
 mod ahead;
 mod attributes;
+mod conflicts;
 mod names;
 mod races;
 mod recover;
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Creation, Filesystem};
-use crate::config::{Freshness, FsSettings, MetadataMode, SetattrPolicy, TransferSettings};
+use crate::config::{ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, TransferSettings};
 use crate::error::Result;
 use crate::stage::Stage;
 use crate::transfer::tests::fake::Fake;
@@ -44,6 +45,8 @@ fn settings() -> FsSettings {
         dmask: 0o022,
         metadata: MetadataMode::Posix,
         setattr: SetattrPolicy::Refuse,
+        conflict: ConflictPolicy::Fail,
+        host: "here".to_owned(),
         freshness: Freshness::default(),
         rename_dir_limit: 100,
         storage_class: None,

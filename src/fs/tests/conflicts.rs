@@ -1,0 +1,133 @@
+//! Two writers of one file, and what the option `conflict` makes of it.
+
+use super::*;
+use crate::error::Error;
+use crate::transfer::tests::fake::{Call, Fault};
+
+/// Two mounts of one store, the first of which does this with conflicts.
+async fn two(policy: ConflictPolicy) -> (Rig, Rig) {
+    let ours = Rig::with(FsSettings { conflict: policy, ..no_cache() }).await;
+    let theirs = Rig::over(ours.store.clone(), no_cache());
+    (ours, theirs)
+}
+
+/// A handle of `ours` that has rewritten `f` while `theirs` stored it too.
+async fn both_write(ours: &Rig, theirs: &Rig) -> (Ino, Fh) {
+    ours.store.set("p/f", "base");
+    let ino = ours.ino(Ino::ROOT, "f").await.expect("a file");
+    let fh = ours.open(ino, WRITE).await;
+    ours.fs.write(fh, 0, b"ours, longer").await.expect("a write");
+    let other = theirs.ino(Ino::ROOT, "f").await.expect("a file");
+    let writer = theirs.open(other, WRITE).await;
+    theirs.fs.write(writer, 0, b"theirs").await.expect("a write");
+    theirs.close(writer).await.expect("the first to close");
+    (ino, fh)
+}
+
+fn conflict_copy(rig: &Rig) -> String {
+    let keys = rig.store.keys();
+    let copies: Vec<&String> = keys.iter().filter(|key| key.starts_with("p/f.conflict-here-")).collect();
+    assert_eq!(copies.len(), 1, "{keys:?}");
+    copies[0].clone()
+}
+
+#[tokio::test]
+async fn fail_refuses_the_second_writer_and_keeps_its_bytes() {
+    let (ours, theirs) = two(ConflictPolicy::Fail).await;
+    let (ino, fh) = both_write(&ours, &theirs).await;
+    assert!(matches!(ours.close(fh).await, Err(Error::Stale)));
+    assert_eq!(ours.store.keys(), ["p/f"]);
+    assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs"[..]));
+    assert_eq!(ours.read(ino).await.expect("a read"), b"ours, longer");
+}
+
+#[tokio::test]
+async fn keep_both_stores_a_copy_and_shows_the_other_version() {
+    let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
+    let (ino, fh) = both_write(&ours, &theirs).await;
+    ours.fs.fsync(fh).await.expect("both are kept");
+    assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs"[..]));
+    let copy = conflict_copy(&ours);
+    assert_eq!(ours.object(&copy).as_deref(), Some(&b"ours, longer"[..]));
+    // As the kernel does, which knows the size of what was there before.
+    assert_eq!(ours.fs.getattr(ino).await.expect("attributes").size, 6);
+    assert_eq!(ours.read(ino).await.expect("a read"), b"theirs");
+    assert_eq!(ours.names(Ino::ROOT).await, ["f", copy.trim_start_matches("p/")]);
+    assert!(matches!(ours.fs.write(fh, 0, b"x").await, Err(Error::Stale)), "a change of another's file");
+    ours.close(fh).await.expect("nothing is left to commit");
+}
+
+#[tokio::test]
+async fn keep_both_after_a_lost_reply_makes_one_copy() {
+    let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
+    let (_, fh) = both_write(&ours, &theirs).await;
+    ours.store.next(Call::Put, Fault::Fail(Error::PreconditionFailed));
+    ours.store.next(Call::Put, Fault::DoneBut(Error::Timeout("test".into())));
+    assert!(ours.fs.flush(fh).await.is_err(), "nobody knows yet");
+    ours.fs.flush(fh).await.expect("it is there");
+    assert_eq!(ours.object(&conflict_copy(&ours)).as_deref(), Some(&b"ours, longer"[..]));
+}
+
+#[tokio::test]
+async fn keep_both_takes_another_name_when_one_is_taken() {
+    let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
+    let (_, fh) = both_write(&ours, &theirs).await;
+    ours.store.next(Call::Put, Fault::Fail(Error::PreconditionFailed));
+    ours.store.next(Call::Put, Fault::Fail(Error::PreconditionFailed));
+    ours.close(fh).await.expect("both are kept");
+    assert!(conflict_copy(&ours).ends_with("Z-2"), "{:?}", ours.store.keys());
+}
+
+#[tokio::test]
+async fn overwrite_replaces_the_other_version_and_nothing_newer() {
+    let (ours, theirs) = two(ConflictPolicy::Overwrite).await;
+    let (ino, fh) = both_write(&ours, &theirs).await;
+    // Another client is faster once more: what was seen before it is no licence to replace it.
+    ours.store.next(Call::Put, Fault::Fail(Error::PreconditionFailed));
+    ours.store.next(Call::Put, Fault::Fail(Error::PreconditionFailed));
+    ours.close(fh).await.expect("the last writer");
+    assert_eq!(ours.store.keys(), ["p/f"]);
+    assert_eq!(ours.object("p/f").as_deref(), Some(&b"ours, longer"[..]));
+    assert_eq!(ours.read(ino).await.expect("a read"), b"ours, longer");
+}
+
+#[tokio::test]
+async fn a_file_that_another_writer_removed_is_stored_again() {
+    for policy in [ConflictPolicy::KeepBoth, ConflictPolicy::Overwrite] {
+        let (ours, theirs) = two(policy).await;
+        let (_, fh) = both_write(&ours, &theirs).await;
+        ours.store.remove("p/f");
+        ours.close(fh).await.expect("the name is free");
+        assert_eq!(ours.store.keys(), ["p/f"]);
+        assert_eq!(ours.object("p/f").as_deref(), Some(&b"ours, longer"[..]));
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_a_part_can_not_be_stored_once_the_rest_is_gone() {
+    for policy in [ConflictPolicy::KeepBoth, ConflictPolicy::Overwrite] {
+        let (ours, _) = two(policy).await;
+        ours.store.set("p/f", "a longer base");
+        let ino = ours.ino(Ino::ROOT, "f").await.expect("a file");
+        // Opened for writing only, so that no bytes of the base come with the open.
+        let fh = ours.open(ino, OpenIntent { access: Access::Write, ..READ }).await;
+        ours.fs.write(fh, 0, b"A").await.expect("a write");
+        ours.store.set("p/f", "theirs");
+        assert!(matches!(ours.close(fh).await, Err(Error::Stale)), "half a file was made of two versions");
+        assert_eq!(ours.store.keys(), ["p/f"]);
+        assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs"[..]));
+    }
+}
+
+#[tokio::test]
+async fn an_exclusive_create_loses_whatever_the_option_says() {
+    for policy in [ConflictPolicy::KeepBoth, ConflictPolicy::Overwrite] {
+        let (ours, _) = two(policy).await;
+        let made = ours.fs.create(Ino::ROOT, b"f", CREATION, EXCLUSIVE).await.expect("a new file");
+        ours.fs.write(made.opened.fh, 0, b"ours").await.expect("a write");
+        ours.store.set("p/f", "theirs");
+        assert!(matches!(ours.close(made.opened.fh).await, Err(Error::AlreadyExists)));
+        assert_eq!(ours.store.keys(), ["p/f"]);
+        assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs"[..]));
+    }
+}
