@@ -139,7 +139,7 @@ impl Filesystem {
             });
             rest.buffer_unordered(limit).for_each(|()| async {}).await;
             for left in &uploads {
-                fs.abort_upload_of(left).await;
+                fs.abort_upload_of(left, None).await;
             }
         });
     }
@@ -224,7 +224,7 @@ impl Filesystem {
 
     /// Stores one, or leaves it to a task of its own that tries again.
     async fn store_first(self: &Arc<Self>, taken: TakenIn) {
-        self.abort_upload_of(&taken.leftover).await;
+        self.abort_upload_of(&taken.leftover, Some(&taken.staged)).await;
         if let Err(error) = self.expect_own_work(&taken).await {
             tracing::warn!(path = taken.path, %error, "what an earlier upload may have made can't be told");
         }
@@ -308,12 +308,17 @@ impl Filesystem {
     }
 
     /// A multipart upload that the earlier run had begun. Its id stands in our own record: no other one is touched.
-    async fn abort_upload_of(&self, left: &Leftover) {
+    async fn abort_upload_of(&self, left: &Leftover, staged: Option<&Arc<StagedFile>>) {
         let Ok(record) = &left.record else { return };
         let Some(id) = &record.upload_id else { return };
         match self.store.abort_upload(&record.key, id).await {
             Ok(()) | Err(Error::UploadGone | Error::NotFound) => {
-                if let Err(error) = left.forget_upload() {
+                // Through the file where there is one: others write its record, too.
+                let noted = match staged {
+                    Some(staged) => staged.note_upload(None),
+                    None => left.forget_upload(),
+                };
+                if let Err(error) = noted {
                     tracing::debug!(%error, "an aborted upload stays in a record");
                 }
             }

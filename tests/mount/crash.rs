@@ -45,6 +45,7 @@ fn killed_at(what: &str, size: usize, fault: Fault, reached: impl Fn(&TestServer
         eventually(&format!("{what}: it is said"), || {
             mount.log().contains(&format!("{name}, left by an earlier run, is stored"))
         });
+        eventually(&format!("{what}: no upload is left"), || server.objects().unfinished_uploads().is_empty());
         server.objects().delete("f");
     }
     mount.unmount();

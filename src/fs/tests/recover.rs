@@ -7,6 +7,7 @@ use super::*;
 use crate::error::Error;
 use crate::fs::{Recovery, RenameMode};
 use crate::stage::{Leftover, remaining};
+use crate::store::{Attributes, ObjectStore, PartSource};
 use crate::transfer::tests::fake::{Call, Fault};
 use crate::types::ObjectKey;
 
@@ -310,4 +311,27 @@ async fn a_read_only_mount_stores_nothing() {
     assert_eq!((recovery.pending(), recovery.kept().len()), (0, 1));
     rig.recover(recovery).await;
     assert_eq!((rig.object("p/f"), rig.left().len()), (None, 1));
+}
+
+#[tokio::test]
+async fn an_upload_that_a_killed_run_had_begun_is_aborted() {
+    let rig = Rig::doomed().await;
+    let closed = rig.put_in_vain(Ino::ROOT, "closed", b"hello").await;
+    let (open, fh) = rig.create(Ino::ROOT, "open").await;
+    rig.fs.write(fh, 0, b"half").await.expect("a write");
+    for (ino, key) in [(closed, "p/closed"), (open, "p/open")] {
+        let key = ObjectKey::from_store(key);
+        let upload = rig.store.create_upload(&key, &Attributes::default(), PartSource::Bodies).await.expect("begun");
+        let inode = rig.fs.table.get_plain(ino).expect("an inode");
+        let staged = inode.lock().file().expect("a file").staged().expect("staged").clone();
+        staged.note_upload(Some(upload)).expect("noted");
+    }
+    let another = ObjectKey::from_store("p/another");
+    rig.store.create_upload(&another, &Attributes::default(), PartSource::Bodies).await.expect("begun");
+    let (rig, recovery) = rig.killed().await;
+    assert_eq!(rig.store.open_uploads(), 3);
+    rig.recover(recovery).await;
+    assert_eq!(rig.store.open_uploads(), 1, "another client's upload stays, and ours don't");
+    assert_eq!(rig.object("p/closed").as_deref(), Some(&b"hello"[..]));
+    assert!(rig.left().iter().all(|left| left.record.as_ref().is_ok_and(|record| record.upload_id.is_none())));
 }
