@@ -30,13 +30,16 @@ fn killed_at(what: &str, size: usize, fault: Fault, reached: impl Fn(&TestServer
     for name in ["f", "changed"] {
         server.demo().add_fault(fault.clone());
         let fired = server.demo().faults_fired();
+        let undisturbed = undisturbed();
         let (path, content) = (mount.path(name), bytes.clone());
         let writer = std::thread::spawn(move || std::fs::write(path, content));
         eventually(&format!("{what}: the point is reached"), || {
             server.demo().faults_fired() > fired && reached(&server, name)
         });
-        mount.kill();
+        signal(mount.pid(), libc::SIGKILL);
         let _ = writer.join();
+        drop(undisturbed);
+        mount.kill();
         server.demo().clear_faults();
         mount.mount_again();
         let read = std::fs::read(mount.path(name)).unwrap_or_else(|e| panic!("{what}: {name} is not there: {e}"));
