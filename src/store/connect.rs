@@ -18,14 +18,14 @@ use aws_sdk_s3::config::{
 };
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
-use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+use aws_smithy_http_client::tls::{self, TlsContext, rustls_provider::CryptoMode};
 use aws_smithy_runtime::client::auth::no_auth::NO_AUTH_SCHEME_ID;
 use aws_smithy_runtime::client::dns::TokioDnsResolver;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::ServiceConfigKey;
 
-use super::{S3Store, errors};
+use super::{S3Store, errors, trust};
 use crate::error::{Error, Result};
 
 /// A TCP and TLS handshake that takes longer is not going to come: three lost SYNs are 7 s, two are 3 s.
@@ -128,9 +128,9 @@ impl Default for StoreOptions {
 ///
 /// # Errors
 /// `NoSuchBucket` and transport errors from the request that asks AWS for the bucket's region; it is sent
-/// when the region is neither given nor part of the bucket's name.
+/// when the region is neither given nor part of the bucket's name. `Tls` for a bad `AWS_CA_BUNDLE`.
 pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
-    let sdk = load(options).await;
+    let sdk = load(options, trust::of_environment()?).await;
     let builder = aws_sdk_s3::config::Builder::from(&sdk).retry_partition(retry_partition());
     let custom = has_custom_endpoint(&sdk);
     let path_style = options.path_style.unwrap_or(custom && !options.bucket.starts_with("arn:"));
@@ -166,7 +166,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
     })
 }
 
-async fn load(options: &StoreOptions) -> SdkConfig {
+async fn load(options: &StoreOptions, trust: Option<TlsContext>) -> SdkConfig {
     // Environment and profile only: the default chain would go on to ask the instance metadata service, which
     // off EC2 takes seconds to fail.
     let mut profile = ProfileFileRegionProvider::builder();
@@ -182,7 +182,7 @@ async fn load(options: &StoreOptions) -> SdkConfig {
         .build();
     let retries = RetryConfig::standard().with_max_attempts(ATTEMPTS).with_max_backoff(LONGEST_BACKOFF);
     let mut loader = aws_config::defaults(BehaviorVersion::latest())
-        .http_client(http_client())
+        .http_client(http_client(trust))
         .region(region)
         .timeout_config(timeouts)
         .retry_config(retries)
@@ -212,11 +212,14 @@ fn retry_partition() -> RetryPartition {
 
 /// The SDK's own HTTPS client, with a resolver whose failures have a type of their own: those of the default
 /// one can be told from a refused connection by their text alone.
-fn http_client() -> SharedHttpClient {
-    aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
+fn http_client(trust: Option<TlsContext>) -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut builder = Connector::builder().tls_provider(tls::Provider::Rustls(CryptoMode::AwsLc));
         builder.set_connector_settings(settings.cloned());
         builder.set_sleep_impl(components.and_then(|components| components.sleep_impl()));
+        if let Some(trust) = &trust {
+            builder.set_tls_context(trust.clone());
+        }
         builder.set_proxy_config(Some(ProxyConfig::from_env()));
         builder.build_with_resolver(TokioDnsResolver::new())
     })
@@ -319,7 +322,7 @@ mod tests {
 
     async fn region_by(answer: &'static str, configured: Option<String>) -> Result<String> {
         let (endpoint, request) = answering(answer);
-        let found = find_region(&load(&at(endpoint)).await, "data", configured).await;
+        let found = find_region(&load(&at(endpoint), None).await, "data", configured).await;
         let request = request.join().unwrap();
         assert!(request.starts_with("head /data"), "{request}");
         assert!(!request.contains("authorization:"), "{request}");

@@ -12,6 +12,7 @@ mod faulty;
 mod limited;
 mod operation;
 mod s3;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::fs::File;

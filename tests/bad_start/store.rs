@@ -2,9 +2,10 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::support::{Place, Said, run};
+use crate::support::{Place, Said, run, skip};
 
 /// A server on a free port that gives every request the same answer, until the process ends.
 fn answering(status: &'static str, headers: &'static str, code: &'static str) -> String {
@@ -130,6 +131,67 @@ fn a_host_name_that_nobody_has() {
 fn a_server_that_does_not_speak_tls() {
     let endpoint = answering("200 OK", "", "None").replace("http://", "https://");
     start_at(&endpoint).is(32, &["no secure connection to https://127.0.0.1", "AWS_CA_BUNDLE"]);
+}
+
+/// `openssl s_server` with a certificate that it made itself. Dropped, it ends.
+struct SelfSigned(std::process::Child, String);
+
+impl SelfSigned {
+    fn start(place: &Place) -> Option<Self> {
+        let (key, certificate) = (place.path("key.pem"), place.path("cert.pem"));
+        let mut request = Command::new("openssl");
+        request.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"]);
+        // The default settings would make it an authority, which no server may be.
+        let settings = "[req]\ndistinguished_name=dn\nx509_extensions=ext\n[dn]\n[ext]\nsubjectAltName=IP:127.0.0.1\n\
+                        basicConstraints=critical,CA:FALSE\n";
+        std::fs::write(place.path("openssl.cnf"), settings).expect("a file");
+        request.arg("-config").arg(place.path("openssl.cnf"));
+        request.arg("-keyout").arg(&key).arg("-out").arg(&certificate);
+        let Ok(made) = request.output() else {
+            assert!(std::env::var_os("PAILFS_TEST_ALL_PROGRAMS").is_none(), "openssl is not installed");
+            skip("openssl is not installed");
+            return None;
+        };
+        assert!(made.status.success(), "{made:?}");
+        let port = closed_port();
+        let mut server = Command::new("openssl");
+        server.args(["s_server", "-quiet", "-www", "-accept", &format!("127.0.0.1:{port}"), "-key"]).arg(&key);
+        server.arg("-cert").arg(&certificate).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = SelfSigned(server.spawn().expect("openssl runs"), format!("https://127.0.0.1:{port}"));
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            assert!(Instant::now() < deadline, "openssl does not listen");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        Some(server)
+    }
+}
+
+impl Drop for SelfSigned {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_certificate_that_nobody_vouches_for() {
+    let place = Place::new();
+    let Some(server) = SelfSigned::start(&place) else { return };
+    let start = |place: &Place, bundle: Option<&str>| {
+        let mut command = place.pailfs("s3://bucket/p");
+        command.args(["--endpoint-url", &server.1]);
+        if let Some(bundle) = bundle {
+            command.env("AWS_CA_BUNDLE", place.path(bundle));
+        }
+        run(&mut command)
+    };
+    start(&place, None).is(32, &["no secure connection to https://127.0.0.1", "certificate", "AWS_CA_BUNDLE"]);
+    start(&place, Some("missing.pem")).is(32, &["missing.pem", "can't be read"]);
+    start(&place, Some("key.pem")).is(32, &["key.pem", "holds no certificates"]);
+    // Trusted now: what is wrong with it is that it is no S3.
+    let trusted = start(&place, Some("cert.pem"));
+    assert!(trusted.code == Some(32) && !trusted.text.contains("no secure connection"), "{}", trusted.text);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! ListObjectsV2.
 
+use aws_sdk_s3::Config;
+use aws_sdk_s3::config::Builder;
 use aws_sdk_s3::types::{EncodingType, Object};
 
 use super::{S3Store, encoding, seconds};
@@ -9,6 +11,11 @@ use crate::types::{ETag, ObjectKey, Version};
 
 impl S3Store {
     pub(super) async fn list_page(&self, request: ListRequest) -> Result<ListPage> {
+        self.list_page_with(request, Config::builder()).await
+    }
+
+    /// As `list_page`, with a configuration of its own.
+    pub(super) async fn list_page_with(&self, request: ListRequest, how: Builder) -> Result<ListPage> {
         let max_keys = (request.max_keys > 0).then_some(i32::from(request.max_keys));
         let call = self
             .client
@@ -21,7 +28,8 @@ impl S3Store {
             .set_max_keys(max_keys)
             .set_continuation_token(request.continuation)
             .set_start_after(request.start_after);
-        let answer = call.send().await.map_err(|error| errors::read("ListObjectsV2", error))?;
+        let answer =
+            call.customize().config_override(how).send().await.map_err(|error| errors::read("ListObjectsV2", error))?;
         // Not every store encodes; one that does says so.
         let encoded = answer.encoding_type() == Some(&EncodingType::Url);
         let text = |text: &str| if encoded { encoding::listed(text) } else { Ok(text.to_owned()) };

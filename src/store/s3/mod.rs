@@ -18,6 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
+use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::RequestPayer;
@@ -49,13 +50,19 @@ pub struct S3Store {
 }
 
 impl S3Store {
-    /// Asks the bucket for one key under `prefix`: it exists, and may be listed there.
+    /// Asks the bucket for one key under `prefix`: it exists, and may be listed there. A user waits for the answer: what
+    /// can't be reached at all is told after two tries.
     ///
     /// # Errors
     /// `NoSuchBucket`, `AccessDenied`, `BadCredentials`, `WrongRegion`, `Unreachable`, …
     pub async fn check(&self, prefix: &DirPrefix) -> Result<()> {
         let request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
-        self.list_page(request).await.map(drop)
+        let quick = RetryConfig::standard().with_max_attempts(2);
+        let quick = aws_sdk_s3::Config::builder().retry_config(quick);
+        match self.list_page_with(request.clone(), quick).await {
+            Err(Error::Unavailable(_) | Error::Timeout(_)) => self.list_page(request).await.map(drop),
+            done => done.map(drop),
+        }
     }
 
     /// The region that requests are signed for.
