@@ -250,8 +250,8 @@ async fn store_one(
     let key = to.unwrap_or(&record.key);
     let attributes = Attributes::from(&record.attributes);
     let told = |error: Error| error.to_string();
-    let crc64nvme = transfer.checksum(&staged).await.map_err(told)?;
-    let attempt = Attempt { size: staged.size(), crc64nvme, attributes: attributes.clone(), began: left.recorded };
+    let sums = transfer.sums(&staged).await.map_err(told)?;
+    let attempt = Attempt { size: staged.size(), sums, attributes: attributes.clone(), began: left.recorded };
     let expect = match (to, how.force) {
         (Some(_), _) => Expect::Absent,
         (None, true) => Expect::Any,

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior};
 use crate::stage::{Record, RecordAttributes, RecordState, StagedFile};
 use crate::store::Attributes;
+use crate::transfer::Piece;
 use crate::types::{ByteRange, Expect, Fh, ObjectKey, Version};
 
 /// First pause before a failed commit is tried again; doubles up to the longest.
@@ -149,20 +150,55 @@ impl Filesystem {
         key: &ObjectKey,
         attributes: &Attributes,
     ) -> Result<Version> {
-        let staged = &draft.staged;
         self.note_sealed(draft, key, attributes)?;
-        if let Origin::Changed(base) = &draft.origin
-            && !staged.is_complete()
-        {
-            self.transfer.hydrate(key, base, staged, ByteRange::new(0, base.size)).await?;
-            // The base may be gone when the file is found again: what is here now is noted as being here.
-            self.note_sealed(draft, key, attributes)?;
-        }
-        match self.transfer.upload(key, staged, attributes, &draft.origin.expect()).await {
+        let base = match &draft.origin {
+            Origin::Changed(base) => Some(base),
+            Origin::Created { .. } | Origin::Replaced(_) => None,
+        };
+        match self.send(draft, key, attributes, base, &draft.origin.expect()).await {
             Err(Error::PreconditionFailed) => {
                 let ours = self.made_before(inode, draft, key).await?.ok_or(Error::PreconditionFailed)?;
-                self.transfer.upload(key, staged, attributes, &Expect::Is(ours.etag)).await
+                // What was not changed is there as it was in the base.
+                self.send(draft, key, attributes, base.and(Some(&ours)), &Expect::Is(ours.etag.clone())).await
             }
+            done => done,
+        }
+    }
+
+    /// Of a change of a large object only what was changed goes up; else all of it.
+    async fn send(
+        &self,
+        draft: &Draft,
+        key: &ObjectKey,
+        attributes: &Attributes,
+        base: Option<&Version>,
+        expect: &Expect,
+    ) -> Result<Version> {
+        let staged = &draft.staged;
+        if let Some(base) = base {
+            if let Some(pieces) = self.transfer.plan_update(base, staged) {
+                for piece in &pieces {
+                    if let Piece::Send(range) = piece {
+                        self.fill(key, base, staged, *range).await?;
+                    }
+                }
+                match self.transfer.update(key, base, staged, attributes, pieces).await {
+                    Err(Error::Unsupported(_)) => {}
+                    done => return done,
+                }
+            }
+            if !staged.is_complete() {
+                self.fill(key, base, staged, ByteRange::new(0, base.size)).await?;
+                // The base may be gone when the file is found again: what is here now is noted as being here.
+                self.note_sealed(draft, key, attributes)?;
+            }
+        }
+        self.transfer.upload(key, staged, attributes, expect).await
+    }
+
+    async fn fill(&self, key: &ObjectKey, base: &Version, staged: &Arc<StagedFile>, range: ByteRange) -> Result<()> {
+        match self.transfer.hydrate(key, base, staged, range.intersect(ByteRange::new(0, base.size))).await {
+            Err(Error::Stale) => Err(Error::PreconditionFailed),
             done => done,
         }
     }
@@ -177,11 +213,9 @@ impl Filesystem {
         attributes: Option<Attributes>,
         began: SystemTime,
     ) {
-        let Some(attributes) = attributes.filter(|_| error.is_transient() && draft.staged.is_complete()) else {
-            return;
-        };
-        let Ok(crc64nvme) = self.transfer.checksum(&draft.staged).await else { return };
-        let attempt = Attempt { size: draft.staged.size(), crc64nvme, attributes, began };
+        let Some(attributes) = attributes.filter(|_| error.is_transient()) else { return };
+        let Ok(sums) = self.transfer.sums(&draft.staged).await else { return };
+        let attempt = Attempt { size: draft.staged.size(), sums, attributes, began };
         let mut data = inode.lock();
         if data.attempts.len() >= ATTEMPTS_MAX {
             data.attempts.remove(0);

@@ -296,13 +296,10 @@ impl Filesystem {
 
     /// An upload of the earlier run may have been done without its answer: what it would have made is remembered.
     async fn expect_own_work(&self, taken: &TakenIn) -> Result<()> {
-        if !taken.staged.is_complete() {
-            return Ok(());
-        }
-        let crc64nvme = self.transfer.checksum(&taken.staged).await?;
+        let sums = self.transfer.sums(&taken.staged).await?;
         let Ok(record) = taken.leftover.whole() else { return Ok(()) };
         let attributes = Attributes::from(&record.attributes);
-        let attempt = Attempt { size: record.size, crc64nvme, attributes, began: taken.leftover.recorded };
+        let attempt = Attempt { size: record.size, sums, attributes, began: taken.leftover.recorded };
         taken.pin.inode().lock().attempts.push(Arc::new(attempt));
         Ok(())
     }

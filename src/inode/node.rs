@@ -15,7 +15,7 @@ use super::state::{Clean, Draft, Event, FileState, Located, Origin, Remains, Set
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::Attributes;
-use crate::types::Ino;
+use crate::types::{ByteRange, Ino};
 
 /// A file's or a directory's own part of an inode.
 #[derive(Debug)]
@@ -70,8 +70,8 @@ pub struct NodeData {
 pub struct Attempt {
     /// Bytes.
     pub size: u64,
-    /// CRC-64/NVME of the bytes.
-    pub crc64nvme: u64,
+    /// CRC-64/NVME of the bytes that were changed, range by range: of all of them, or of what was not copied from the object.
+    pub sums: Vec<(ByteRange, u64)>,
     /// What went with them.
     pub attributes: Attributes,
     /// When it began.

@@ -28,6 +28,12 @@ impl StagedFile {
         self.state().sent.contains(range)
     }
 
+    /// The bytes that are the same as in the base version, of `base_size` bytes, in order and apart.
+    pub fn unchanged(&self, base_size: u64) -> Vec<ByteRange> {
+        let state = self.state();
+        state.dirty.missing(ByteRange::new(0, base_size.min(state.size)))
+    }
+
     /// What goes with the file.
     pub fn companion(&self) -> Option<Companion> {
         self.companion_slot().clone()

@@ -15,6 +15,7 @@ mod plan;
 mod reader;
 mod stream;
 mod tasks;
+mod update;
 mod upload;
 mod window;
 
@@ -34,7 +35,7 @@ use crate::store::{Attributes, CopyAttributes, GetReply, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 pub use cursor::Cursor;
-pub use plan::{Grid, Plan, plan_copy, plan_upload};
+pub use plan::{Grid, Piece, Plan, plan_copy, plan_upload};
 pub use reader::ObjectReader;
 pub use stream::{Opening, Target};
 pub use window::{Advice, Pattern};
@@ -251,12 +252,35 @@ impl Transfer {
         upload::made_before(&self.shared, key, file, attempt, expect).await
     }
 
-    /// CRC-64/NVME of a complete staged file that nobody writes to.
+    /// How the change of a large object would be stored with the least bytes: `None` when the file had better go up whole.
+    pub fn plan_update(&self, base: &Version, file: &StagedFile) -> Option<Vec<Piece>> {
+        plan::plan_update(file.size(), &file.unchanged(base.size), self.shared.settings.part_size)
+    }
+
+    /// Makes a new version of the object `key`, of what a staged file has changed and of the rest of `base`. Nothing must write
+    /// to the file meanwhile, and what is to be sent must be there. On failure, and when the future is dropped, nothing is left
+    /// in the store.
+    ///
+    /// # Errors
+    /// `PreconditionFailed` when the object is not `base` any more, and not what this very upload made before its answer got
+    /// lost; what the store says.
+    pub async fn update(
+        &self,
+        key: &ObjectKey,
+        base: &Version,
+        file: &Arc<StagedFile>,
+        attributes: &Attributes,
+        pieces: Vec<Piece>,
+    ) -> Result<Version> {
+        update::update(&self.shared, key, base, file, attributes, pieces).await
+    }
+
+    /// CRC-64/NVME of a staged file that nobody writes to: of all of it, or of each range that was changed if some is missing.
     ///
     /// # Errors
     /// What the local file system gives.
-    pub async fn checksum(&self, file: &Arc<StagedFile>) -> Result<u64> {
-        upload::checksum(&self.shared, file).await
+    pub async fn sums(&self, file: &Arc<StagedFile>) -> Result<Vec<(ByteRange, u64)>> {
+        upload::sums(&self.shared, file).await
     }
 
     /// Copies an object within the store, by parts above 5 GiB. `None` keeps the source's attributes, and asks for

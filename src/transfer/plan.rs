@@ -118,6 +118,64 @@ impl Grid {
     }
 }
 
+/// One part of a change of a large object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Goes up.
+    Send(ByteRange),
+    /// Is copied from the version that was changed, where it has the same place.
+    Copy(ByteRange),
+}
+
+impl Piece {
+    /// The bytes.
+    pub fn range(self) -> ByteRange {
+        match self {
+            Piece::Send(range) | Piece::Copy(range) => range,
+        }
+    }
+}
+
+/// How a file of `size` bytes goes up of which the ranges `kept`, in order and apart, are the same as in the object; `None` when
+/// it had better go up whole: it is small, nothing of it can be copied, or it would take too many parts.
+pub fn plan_update(size: u64, kept: &[ByteRange], part_size: u64) -> Option<Vec<Piece>> {
+    let part_size = part_size.clamp(PART_MIN, PART_MAX);
+    if size > OBJECT_MAX || size <= single_max(part_size) {
+        return None;
+    }
+    // Where the file outgrows ten thousand parts of that size, the parts that go up grow too.
+    let part_size = part_size.max(size.div_ceil(PARTS_AIM).next_multiple_of(MIB)).min(PART_MAX);
+    let (mut pieces, mut at) = (Vec::new(), 0);
+    for kept in kept {
+        let end = kept.end.min(size);
+        // A part that is not the last has at least 5 MiB: one that is shorter takes some of what is kept.
+        let start = if kept.start > at { kept.start.max(at + PART_MIN) } else { at };
+        let copied = end.saturating_sub(start);
+        if copied == 0 || (copied < PART_MIN && end < size) {
+            continue;
+        }
+        cut(ByteRange::new(at, start), part_size, |range| pieces.push(Piece::Send(range)));
+        cut(ByteRange::new(start, end), PART_MAX / 2, |range| pieces.push(Piece::Copy(range)));
+        at = end;
+    }
+    cut(ByteRange::new(at, size), part_size, |range| pieces.push(Piece::Send(range)));
+    let copies = pieces.iter().any(|piece| matches!(piece, Piece::Copy(_)));
+    (copies && pieces.len() <= PARTS_MAX as usize).then_some(pieces)
+}
+
+/// Cuts `range` into like pieces of `least` bytes or some more; a shorter one stays whole.
+fn cut(range: ByteRange, least: u64, mut piece: impl FnMut(ByteRange)) {
+    let count = range.len() / least;
+    let (mut at, len) = (range.start, range.len() / count.max(1));
+    for _ in 1..count {
+        piece(ByteRange::at(at, len));
+        at += len;
+    }
+    if at < range.end {
+        piece(ByteRange::new(at, range.end));
+    }
+}
+
 /// The plan for a server-side copy of `size` bytes.
 ///
 /// # Errors
@@ -187,6 +245,69 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Ranges in order and apart.
+    fn any_ranges() -> impl Strategy<Value = Vec<ByteRange>> {
+        let step = (1..40_u64, 1..40_u64, any::<u16>());
+        prop::collection::vec(step, 0..12).prop_map(|steps| {
+            let mut at = 0;
+            let range = |(gap, len, odd): (u64, u64, u16)| {
+                let start = at + if gap > 20 { u64::from(odd) + 1 } else { gap * MIB };
+                at = start + if len > 20 { u64::from(odd) + 1 } else { len * MIB + u64::from(odd) };
+                ByteRange::new(start, at)
+            };
+            steps.into_iter().map(range).collect()
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn an_update_is_within_the_limits_and_copies_only_what_is_kept(
+            kept in any_ranges(), size in 1..500 * MIB, first in any::<bool>(), part_size in 0..16 * MIB
+        ) {
+            let mut kept = kept;
+            if first && let Some(range) = kept.first_mut() {
+                range.start = 0;
+            }
+            if let Some(pieces) = plan_update(size, &kept, part_size) {
+                let mut end = 0;
+                for piece in &pieces {
+                    let range = piece.range();
+                    prop_assert_eq!(range.start, end);
+                    prop_assert!(range.len() <= PART_MAX && !range.is_empty());
+                    prop_assert!(range.len() >= PART_MIN || range.end == size, "{:?} of {}", piece, size);
+                    if matches!(piece, Piece::Copy(_)) {
+                        prop_assert!(kept.iter().any(|kept| kept.intersect(range) == range), "{:?} is not kept", piece);
+                    }
+                    end = range.end;
+                }
+                prop_assert_eq!(end, size);
+                // What goes up is what was changed, and what the limits of parts cost at each change.
+                let sent: u64 = pieces.iter().filter(|piece| matches!(piece, Piece::Send(_))).map(|p| p.range().len()).sum();
+                let same: u64 = kept.iter().map(|kept| kept.intersect(ByteRange::new(0, size)).len()).sum();
+                prop_assert!(sent <= size - same + (kept.len() as u64 + 1) * 2 * PART_MIN);
+            }
+        }
+    }
+
+    #[test]
+    fn an_append_to_a_large_object_sends_what_was_appended() {
+        let old = 5 << 30;
+        let pieces = plan_update(old + 1024, &[ByteRange::new(0, old)], 8 * MIB).expect("copies");
+        assert_eq!(pieces.last(), Some(&Piece::Send(ByteRange::at(old, 1024))));
+        assert!(pieces.len() <= 3 && pieces[..pieces.len() - 1].iter().all(|piece| matches!(piece, Piece::Copy(_))));
+    }
+
+    #[test]
+    fn a_change_in_the_middle_sends_one_least_part() {
+        let kept = [ByteRange::new(0, 50 * MIB), ByteRange::new(50 * MIB + 4096, 100 * MIB)];
+        let cut = 50 * MIB + PART_MIN;
+        let copy = |start, end| Piece::Copy(ByteRange::new(start, end));
+        let expected = [copy(0, 50 * MIB), Piece::Send(ByteRange::new(50 * MIB, cut)), copy(cut, 100 * MIB)];
+        assert_eq!(plan_update(100 * MIB, &kept, 8 * MIB), Some(expected.to_vec()));
+        assert_eq!(plan_update(16 * MIB, &kept, 8 * MIB), None, "a small one goes up whole");
+        assert_eq!(plan_update(100 * MIB, &[], 8 * MIB), None, "nothing to copy");
     }
 
     #[test]

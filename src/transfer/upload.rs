@@ -76,23 +76,28 @@ pub(super) async fn made_before(
         size: attempt.size,
         started: attempt.began,
     };
-    let crc = attempt.crc64nvme;
-    tasks::run(&shared.runtime, async move { upload.own_work(crc).await }).await
+    let sums = attempt.sums.clone();
+    tasks::run(&shared.runtime, async move { upload.own_work(&sums).await }).await
 }
 
-/// CRC-64/NVME of a complete staged file that nobody writes to.
-pub(super) async fn checksum(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Result<u64> {
+/// CRC-64/NVME of a staged file that nobody writes to: of all of it, or of each range that was changed if some is missing.
+pub(super) async fn sums(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Result<Vec<(ByteRange, u64)>> {
     let bytes = StagedBytes::new(shared, file);
-    bytes.checksum(ByteRange::new(0, file.size())).await
+    let ranges = if file.is_complete() { vec![ByteRange::new(0, file.size())] } else { file.dirty_ranges() };
+    let mut sums = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        sums.push((range, bytes.checksum(range).await?));
+    }
+    Ok(sums)
 }
 
-struct Upload {
-    bytes: StagedBytes,
-    key: ObjectKey,
-    attributes: Attributes,
-    expect: Expect,
-    size: u64,
-    started: SystemTime,
+pub(super) struct Upload {
+    pub(super) bytes: StagedBytes,
+    pub(super) key: ObjectKey,
+    pub(super) attributes: Attributes,
+    pub(super) expect: Expect,
+    pub(super) size: u64,
+    pub(super) started: SystemTime,
 }
 
 impl Upload {
@@ -109,7 +114,10 @@ impl Upload {
                 }
                 Err(Error::PreconditionFailed) => {
                     let crc = self.bytes.checksum(ByteRange::new(0, self.size)).await?;
-                    return self.own_work(crc).await?.ok_or(Error::PreconditionFailed);
+                    return self
+                        .own_work(&[(ByteRange::new(0, self.size), crc)])
+                        .await?
+                        .ok_or(Error::PreconditionFailed);
                 }
                 Err(error) => return Err(error),
             }
@@ -174,7 +182,7 @@ impl Upload {
         let parts = sent.into_iter().map(|part| part.uploaded).collect();
         let done = match multipart.complete(parts, self.size, Some(crc), &self.expect).await {
             Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => {
-                self.own_work(crc).await.and_then(|ours| ours.ok_or(error))
+                self.own_work(&[(ByteRange::new(0, self.size), crc)]).await.and_then(|ours| ours.ok_or(error))
             }
             done => done,
         };
@@ -184,14 +192,15 @@ impl Upload {
         done
     }
 
-    fn note_upload(&self, id: Option<UploadId>) {
+    pub(super) fn note_upload(&self, id: Option<UploadId>) {
         if let Err(error) = self.bytes.file.note_upload(id) {
             tracing::debug!(%error, "the journal does not name an upload");
         }
     }
 
-    /// What stands under the key, if it is what this upload made: the answer may have been lost on its way.
-    async fn own_work(&self, crc: u64) -> Result<Option<Version>> {
+    /// What stands under the key, if it is what this upload made: the answer may have been lost on its way. `sums` are those
+    /// of the ranges that went up; what was copied beside them is known by the attributes alone.
+    pub(super) async fn own_work(&self, sums: &[(ByteRange, u64)]) -> Result<Option<Version>> {
         let shared = &self.bytes.shared;
         let info = match shared.store.head(&self.key).await {
             Ok(info) => info,
@@ -201,11 +210,20 @@ impl Upload {
         if info.version.size != self.size || !self.may_have_made(&info) {
             return Ok(None);
         }
-        let theirs = match info.crc64nvme {
-            Some(theirs) => Some(theirs),
-            None => read_back(shared, &self.key, &info).await?,
-        };
-        Ok((theirs == Some(crc)).then_some(info.version))
+        let whole = ByteRange::new(0, self.size);
+        if sums.iter().all(|(range, _)| *range != whole) && self.attributes.metadata.is_empty() {
+            return Ok(None);
+        }
+        for (range, crc) in sums {
+            let theirs = match info.crc64nvme.filter(|_| *range == whole) {
+                Some(theirs) => Some(theirs),
+                None => read_back(shared, &self.key, &info, *range).await?,
+            };
+            if theirs != Some(*crc) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(info.version))
     }
 
     /// Whether an object of the same size can be this upload's, as far as all but its bytes tell. Replacing one version
@@ -223,16 +241,17 @@ impl Upload {
     }
 }
 
-/// The checksum of an object whose store does not keep one: rare and slow, and better than to call one's own work
+/// The checksum of bytes of an object whose store does not tell it: rare and slow, and better than to call one's own work
 /// a conflict. `None` when it changed meanwhile.
-async fn read_back(shared: &Arc<Shared>, key: &ObjectKey, info: &ObjectInfo) -> Result<Option<u64>> {
+async fn read_back(shared: &Arc<Shared>, key: &ObjectKey, info: &ObjectInfo, range: ByteRange) -> Result<Option<u64>> {
     let mut digest = crc_fast::Digest::new(Crc64Nvme);
-    if info.version.size == 0 {
+    if range.is_empty() {
         return Ok(Some(digest.finalize()));
     }
-    let mut body = match shared.store.get(key, None, Some(&info.version.etag)).await {
-        Ok(reply) => reply.body,
-        Err(Error::PreconditionFailed | Error::NotFound) => return Ok(None),
+    let mut body = match shared.store.get(key, Some(range), Some(&info.version.etag)).await {
+        Ok(reply) if reply.range == range && reply.info.version.same_bytes(&info.version) => reply.body,
+        Ok(_) => return Ok(None),
+        Err(Error::PreconditionFailed | Error::NotFound | Error::RangeNotSatisfiable) => return Ok(None),
         Err(error) => return Err(error),
     };
     while let Some(chunk) = body.next().await {
@@ -244,8 +263,8 @@ async fn read_back(shared: &Arc<Shared>, key: &ObjectKey, info: &ObjectInfo) -> 
 /// A part that is in the store.
 pub(super) struct SentPart {
     pub(super) range: ByteRange,
-    crc: u64,
-    uploaded: UploadedPart,
+    pub(super) crc: u64,
+    pub(super) uploaded: UploadedPart,
 }
 
 pub(super) async fn send_part(
@@ -268,8 +287,8 @@ pub(super) async fn send_part(
 /// The bytes of a staged file.
 #[derive(Clone)]
 pub(super) struct StagedBytes {
-    shared: Arc<Shared>,
-    file: Arc<StagedFile>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) file: Arc<StagedFile>,
 }
 
 /// A body, with the memory it takes.

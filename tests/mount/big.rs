@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::FileExt;
 
 use pailfs::demo::Operation;
 
@@ -158,4 +159,47 @@ fn a_large_file_changed_in_its_middle_while_it_goes_up_is_whole() {
     if server.has(&[Capability::ListUploads]) {
         assert_eq!(server.objects().unfinished_uploads(), Vec::<String>::new());
     }
+}
+
+#[test]
+fn a_change_of_a_large_file_moves_what_was_changed() {
+    let server = TestServer::start();
+    let mut mount = server.mount();
+    let mut bytes = noise(8, 60 << 20);
+    server.objects().put_with("large", bytes.clone(), &[("kept", "yes")]);
+    mount.sh("printf middle | dd of=large bs=1 seek=30000000 conv=notrunc status=none; printf end >> large");
+    bytes[30_000_000..30_000_006].copy_from_slice(b"middle");
+    bytes.extend_from_slice(b"end");
+    assert_same_bytes("the object", &server.objects().get("large").expect("an object"), &bytes);
+    assert_eq!(
+        server.objects().head("large").expect("an object").metadata.get("kept").map(String::as_str),
+        Some("yes")
+    );
+    mount.remount();
+    assert_same_bytes("the file", &std::fs::read(mount.path("large")).expect("read"), &bytes);
+    if server.has(&[Capability::Simulation]) {
+        server.demo().reset_counters();
+        mount.sh("printf middle | dd of=large bs=1 seek=20000000 conv=notrunc status=none; printf end >> large");
+        let moved = server.demo().counters().total();
+        let (up, down) = (moved.bytes_in, moved.bytes_out);
+        assert!(up < 6 << 20 && down < 6 << 20, "{up} bytes up, {down} bytes down");
+    }
+}
+
+#[test]
+fn two_writers_of_a_large_file_never_mix_their_versions() {
+    let server = TestServer::start();
+    let (mount, other) = (server.mount(), server.mount());
+    mount.sh("head -c 40000000 /dev/zero > large");
+    let open = |mount: &crate::common::Mount| {
+        std::fs::File::options().read(true).write(true).open(mount.path("large")).expect("opens")
+    };
+    eventually("the other one sees it", || other.path("large").exists());
+    let (mine, theirs) = (open(&mount), open(&other));
+    mine.write_all_at(b"mine", 10_000_000).expect("written");
+    theirs.write_all_at(b"theirs", 30_000_000).expect("written");
+    theirs.sync_all().expect("the first one is stored");
+    assert_eq!(mine.sync_all().expect_err("a conflict").raw_os_error(), Some(libc::ESTALE));
+    let object = server.objects().get("large").expect("an object");
+    assert_eq!((&object[10_000_000..10_000_004], &object[30_000_000..30_000_006]), (&[0; 4][..], &b"theirs"[..]));
 }

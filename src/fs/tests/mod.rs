@@ -11,6 +11,7 @@ mod races;
 mod recover;
 mod requests;
 mod send_ahead;
+mod updates;
 mod writes;
 
 use std::sync::Arc;

@@ -8,10 +8,10 @@ use crate::fs::SetAttributes;
 use crate::inode::{OwnershipChange, StoredAttributes};
 use crate::transfer::tests::fake::{Call, Fault};
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 /// Bytes of which no two MiB are alike.
-fn content(len: u64, seed: u8) -> Vec<u8> {
+pub(super) fn content(len: u64, seed: u8) -> Vec<u8> {
     let block: Vec<u8> = (0..4093_u32).map(|at| (at ^ (at >> 8)) as u8 ^ seed).collect();
     let mut bytes = Vec::with_capacity(len as usize + block.len());
     while (bytes.len() as u64) < len {
@@ -22,14 +22,14 @@ fn content(len: u64, seed: u8) -> Vec<u8> {
     bytes
 }
 
-async fn write(rig: &Rig, fh: Fh, at: u64, bytes: &[u8]) {
+pub(super) async fn write(rig: &Rig, fh: Fh, at: u64, bytes: &[u8]) {
     for (step, piece) in bytes.chunks(MIB as usize).enumerate() {
         rig.fs.write(fh, at + step as u64 * MIB, piece).await.expect("a write");
     }
 }
 
 /// Waits until something is so; fails when it isn't within ten seconds.
-async fn until(what: &str, is_so: impl Fn() -> bool) {
+pub(super) async fn until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while !is_so() {
         assert!(Instant::now() < deadline, "never: {what}");

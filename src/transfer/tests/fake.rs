@@ -350,7 +350,6 @@ impl ObjectStore for Fake {
         let bytes = self.content(body);
         let mut state = self.state();
         let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
-        assert_eq!(upload.source, Some(PartSource::Bodies));
         upload.parts.insert(number, bytes);
         Ok(UploadedPart { number, etag: ETag::parse("part"), checksum: None })
     }
@@ -364,12 +363,18 @@ impl ObjectStore for Fake {
         source_etag: &ETag,
         range: ByteRange,
     ) -> Result<UploadedPart> {
-        self.enter(Call::PartCopy).await?;
-        if *source_etag != self.object(source)?.info.version.etag {
+        let fault = self.enter(Call::PartCopy).await?;
+        let there = self.object(source)?;
+        if *source_etag != there.info.version.etag {
             return Err(Error::PreconditionFailed);
         }
+        late(&fault).await;
         // Sources of more than 5 GiB are not really there: a part stands for its range.
-        let text = Bytes::from(format!("{}-{};", range.start, range.end));
+        let text = if there.bytes.len() as u64 >= range.end && !there.bytes.is_empty() {
+            there.bytes.slice(range.start as usize..range.end as usize)
+        } else {
+            Bytes::from(format!("{}-{};", range.start, range.end))
+        };
         let mut state = self.state();
         let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
         assert_eq!(upload.source, Some(PartSource::Copies));
@@ -395,7 +400,9 @@ impl ObjectStore for Fake {
         let named = parts.iter().map(|part| made.parts.get(&part.number).expect("a part that went up").as_ref());
         let bytes = Bytes::from(named.collect::<Vec<&[u8]>>().concat());
         if bytes.len() as u64 == size {
-            assert_eq!(crc64nvme, Some(crc_fast::crc64_nvme(&bytes)), "the checksum is that of the whole");
+            let summed = crc64nvme.is_none_or(|crc| crc == crc_fast::crc64_nvme(&bytes));
+            assert!(summed, "the checksum is that of the whole");
+            assert!(crc64nvme.is_some() || made.source == Some(PartSource::Copies), "bodies alone are summed");
         }
         answer(self.store(key, bytes, &made.attributes, SystemTime::now()), fault)
     }
