@@ -18,6 +18,7 @@ mod handle;
 mod io;
 mod lookup;
 mod open;
+mod publish;
 mod readdir;
 mod recover;
 mod refused;
