@@ -174,12 +174,12 @@ impl Transfer {
     /// A program has written `run`, one byte after the other, of a file that replaces or begins an object. The parts that it has
     /// passed go up while it writes on. `Some` when there is an upload to be begun first.
     pub fn written(&self, file: &Arc<StagedFile>, run: ByteRange) -> Option<Opening> {
-        let grid = Grid::new(self.shared.settings.part_size);
-        if run.end <= grid.uncut() {
-            return None;
-        }
         if let Some(stream) = stream::Stream::of(file) {
             stream.passed(file, run);
+            return None;
+        }
+        let grid = Grid::new(self.shared.settings.part_size);
+        if run.end <= grid.uncut() {
             return None;
         }
         let opening = stream::Stream::open(&self.shared, grid, file)?;

@@ -79,6 +79,18 @@ async fn a_part_that_is_written_again_goes_up_again() {
 }
 
 #[tokio::test]
+async fn a_part_whose_second_upload_fails_is_not_taken_for_the_first() {
+    let (rig, _, fh, mut bytes) = all_up().await;
+    let again = content(10 * MIB, 5);
+    bytes[..10 * MIB as usize].copy_from_slice(&again);
+    rig.store.next(Call::Part, Fault::Fail(Error::Unavailable("test".into())));
+    write(&rig, fh, 0, &again).await;
+    until("the second upload is tried", || rig.store.count(Call::Part) == 6).await;
+    rig.close(fh).await.expect("a close");
+    assert!(rig.object("p/f") == Some(bytes));
+}
+
+#[tokio::test]
 async fn a_file_that_is_cut_after_its_parts_went_up_is_cut_in_s3_too() {
     for size in [0, 3, 20 * MIB, 33 * MIB] {
         let (rig, ino, fh, mut bytes) = all_up().await;
