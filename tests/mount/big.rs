@@ -7,7 +7,7 @@ use std::os::unix::fs::FileExt;
 
 use pailfs::demo::Operation;
 
-use crate::common::{Capability, TestServer, assert_same_bytes, eventually, noise, signal};
+use crate::common::{Capability, TestServer, assert_same_bytes, eventually, noise, signal, undisturbed};
 
 /// Most memory that the daemon may use for it.
 const MEMORY_MAX: u64 = 400 << 20;
@@ -107,12 +107,14 @@ fn a_large_file_goes_up_while_it_is_written() {
     let mount = server.mount();
     server.demo().reset_counters();
     let parts = || server.demo().counters().requests(Operation::UploadPart);
+    // The fork of another test would close the descriptor, and so store what is written by then.
+    let undisturbed = undisturbed();
     let mut file = std::fs::File::create(mount.path("large")).expect("a new file");
     let bytes = noise(5, 41 << 20);
     file.write_all(&bytes).expect("written");
     eventually("the full parts are up", || parts() == 5);
     assert!(!server.objects().exists("large"), "published before it was closed");
-    drop(file);
+    drop((file, undisturbed));
     eventually("the object is there", || server.objects().exists("large"));
     assert_eq!(parts(), 6);
     assert_same_bytes("the object", &server.objects().get("large").expect("an object"), &bytes);
@@ -195,11 +197,14 @@ fn two_writers_of_a_large_file_never_mix_their_versions() {
         std::fs::File::options().read(true).write(true).open(mount.path("large")).expect("opens")
     };
     eventually("the other one sees it", || other.path("large").exists());
+    // The fork of another test would close both descriptors, and so store what is written by then.
+    let undisturbed = undisturbed();
     let (mine, theirs) = (open(&mount), open(&other));
     mine.write_all_at(b"mine", 10_000_000).expect("written");
     theirs.write_all_at(b"theirs", 30_000_000).expect("written");
     theirs.sync_all().expect("the first one is stored");
     assert_eq!(mine.sync_all().expect_err("a conflict").raw_os_error(), Some(libc::ESTALE));
+    drop(undisturbed);
     let object = server.objects().get("large").expect("an object");
     assert_eq!((&object[10_000_000..10_000_004], &object[30_000_000..30_000_006]), (&[0; 4][..], &b"theirs"[..]));
 }
