@@ -22,7 +22,7 @@ pub enum Capability {
     ControlCharacters,
     /// Every name of a storage class is taken, and kept.
     StorageClasses,
-    /// Names of 255 bytes that are not ASCII.
+    /// Names of 255 bytes.
     LongNames,
 }
 
