@@ -4,7 +4,9 @@
 //! told apart before, by `commit`.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use humantime::format_rfc3339_seconds;
 
 use super::Filesystem;
 use crate::config::ConflictPolicy;
@@ -18,6 +20,9 @@ const ROUNDS: usize = 8;
 
 /// Names that are tried for one conflict copy: all of them were made by this host in the same second.
 const NAMES: u32 = 100;
+
+/// The last second of the year 9999: RFC 3339 knows no later one, and a file's time may be any.
+const LATEST: Duration = Duration::from_secs(253_402_300_799);
 
 /// A conflict that has been put right.
 pub(super) enum Resolved {
@@ -113,32 +118,11 @@ impl Filesystem {
 
 /// `.conflict-HOST-TIME`, the time in UTC, and a number when that name is taken.
 fn conflict_suffix(host: &str, written: SystemTime, number: u32) -> String {
-    let seconds = written.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let (year, month, day) = date(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let since = written.duration_since(UNIX_EPOCH).unwrap_or_default().min(LATEST);
+    // A name without colons is one on other systems too.
+    let time = format_rfc3339_seconds(UNIX_EPOCH + since).to_string().replace(['-', ':'], "");
     let number = if number > 1 { format!("-{number}") } else { String::new() };
-    format!(".conflict-{host}-{year:04}{month:02}{day:02}T{hour:02}{minute:02}{second:02}Z{number}")
-}
-
-/// Year, month and day of the Gregorian calendar, `days` after 1970-01-01.
-fn date(mut days: u64) -> (u64, u64, u64) {
-    // 400 years always have 146,097 days; so few are left then that counting them is quick.
-    let mut year = 1970 + days / 146_097 * 400;
-    days %= 146_097;
-    let leap = |year: u64| year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    while days >= 365 + u64::from(leap(year)) {
-        days -= 365 + u64::from(leap(year));
-        year += 1;
-    }
-    let mut month = 1;
-    for length in [31, 28 + u64::from(leap(year)), 31, 30, 31, 30, 31, 31, 30, 31, 30, 31] {
-        if days < length {
-            break;
-        }
-        days -= length;
-        month += 1;
-    }
-    (year, month, days + 1)
+    format!(".conflict-{host}-{time}{number}")
 }
 
 /// The name with its suffix, cut at its end until name and key are short enough. `None` when not even a letter is left.
@@ -154,8 +138,6 @@ fn conflict_name(dir: &DirPrefix, name: &str, suffix: &str) -> Option<(Name, Obj
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     fn suffix(seconds: u64) -> String {
@@ -169,7 +151,15 @@ mod tests {
         assert_eq!(suffix(951_782_400), ".conflict-host-20000229T000000Z");
         assert_eq!(suffix(1_795_265_022), ".conflict-host-20261121T124342Z");
         assert_eq!(suffix(4_107_542_399), ".conflict-host-21000228T235959Z");
+        assert_eq!(suffix(253_402_300_799), ".conflict-host-99991231T235959Z");
         assert_eq!(conflict_suffix("h", UNIX_EPOCH, 3), ".conflict-h-19700101T000000Z-3");
+    }
+
+    #[test]
+    fn times_that_rfc_3339_does_not_know_are_cut() {
+        assert_eq!(suffix(253_402_300_800), suffix(253_402_300_799));
+        assert_eq!(suffix(i64::MAX as u64), suffix(253_402_300_799));
+        assert_eq!(conflict_suffix("host", UNIX_EPOCH - Duration::from_secs(1), 1), suffix(0));
     }
 
     #[test]
