@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::Filesystem;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Clean, Draft, Event, FileState, Inode, Located, Origin, Phase, Pin, Remains, Settled, WriteTicket, WriteTurn,
+    Clean, Draft, Event, FileState, Inode, Located, Origin, Phase, Pin, Settled, WriteTicket, WriteTurn,
 };
 use crate::stage::{Record, RecordState, StagedFile};
 use crate::types::{ByteRange, Expect, ObjectKey};
@@ -23,7 +23,7 @@ impl Filesystem {
                     return Ok(ticket);
                 }
                 WriteTurn::Begin(clean) => self.begin_change(inode, clean)?,
-                WriteTurn::Preserve(object) => self.preserve_unlinked(inode, object).await?,
+                WriteTurn::Preserve(object) => self.preserve_unlinked(inode, &object).await?,
                 // How it ended shows in the state, which is asked again.
                 WriteTurn::Wait(settled) => drop(settled.wait().await),
             }
@@ -62,7 +62,13 @@ impl Filesystem {
         let inode = pin.inode();
         loop {
             match replace_turn(inode)? {
-                ReplaceTurn::Draft => return self.empty_draft(inode).await,
+                ReplaceTurn::Draft => {
+                    let ticket = self.write_ticket(inode).await?;
+                    ticket.staged().set_size(0)?;
+                    if replace_draft(inode)? {
+                        return self.note_draft(inode);
+                    }
+                }
                 ReplaceTurn::Wait(settled) => drop(settled.wait().await),
                 ReplaceTurn::Begin => {
                     let staged = Arc::new(self.stage.new_file()?);
@@ -73,18 +79,6 @@ impl Filesystem {
                 }
             }
         }
-    }
-
-    async fn empty_draft(&self, inode: &Arc<Inode>) -> Result<()> {
-        let ticket = self.write_ticket(inode).await?;
-        ticket.staged().set_size(0)?;
-        {
-            let mut data = inode.lock();
-            if matches!(data.file()?, FileState::Dirty(_)) {
-                data.apply(Event::Replace)?;
-            }
-        }
-        self.note_draft(inode)
     }
 
     /// The caller holds a ticket, so that no commit seals the file meanwhile.
@@ -112,16 +106,6 @@ impl Filesystem {
             _ => return Ok(()),
         };
         self.note_open(&draft.staged, &key, draft.origin.object(), &draft.origin.expect())
-    }
-
-    /// Brings the bytes that open handles of a nameless file still read to the local disk, so that they can be written.
-    pub(super) async fn preserve_unlinked(&self, inode: &Arc<Inode>, object: Located) -> Result<()> {
-        let staged = Arc::new(self.stage.over(object.version.size)?);
-        self.hydrate_all(&object, &staged).await?;
-        if read_from_stage(inode, staged)? {
-            self.remove_remains(inode.ino(), &object).await;
-        }
-        Ok(())
     }
 
     pub(super) async fn hydrate_all(&self, object: &Located, staged: &Arc<StagedFile>) -> Result<()> {
@@ -178,6 +162,15 @@ fn replace_turn(inode: &Arc<Inode>) -> Result<ReplaceTurn> {
     })
 }
 
+/// False when a commit has begun meanwhile, with the base that the draft had: the file is to be replaced after that.
+pub(super) fn replace_draft(inode: &Arc<Inode>) -> Result<bool> {
+    let mut data = inode.lock();
+    match data.file()? {
+        FileState::Dirty(_) => data.apply(Event::Replace).map(|()| true),
+        state => Ok(state.owner().is_none()),
+    }
+}
+
 /// False when the file was no longer clean.
 fn replace_clean(inode: &Arc<Inode>, staged: Arc<StagedFile>) -> Result<bool> {
     let mut data = inode.lock();
@@ -186,16 +179,6 @@ fn replace_clean(inode: &Arc<Inode>, staged: Arc<StagedFile>) -> Result<bool> {
     data.apply(Event::Change(Draft { staged, origin, phase: Phase::Born }))?;
     touch(&mut data.ownership);
     Ok(true)
-}
-
-/// The remains of an unlinked file are on the local disk now. False when they were already.
-fn read_from_stage(inode: &Arc<Inode>, staged: Arc<StagedFile>) -> Result<bool> {
-    let mut data = inode.lock();
-    let waits = matches!(data.file()?, FileState::Unlinked(Remains::Object(_)));
-    if waits {
-        data.apply(Event::Unlink(Remains::Staged { staged, base: None }))?;
-    }
-    Ok(waits)
 }
 
 /// Bytes were changed now.

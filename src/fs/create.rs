@@ -52,7 +52,10 @@ impl Filesystem {
                 let opened = self.open_pinned(pin, intent).await?;
                 return Ok(Created { entry: self.tell_kernel(&attr_pin), opened });
             }
-            Err(Error::NotFound) => self.new_file(parent, &name, creation, intent)?,
+            Err(Error::NotFound) => {
+                self.free_name(parent, &name).await?;
+                self.new_file(parent, &name, creation, intent)?
+            }
             Err(error) => return Err(error),
         };
         let entry = self.tell_kernel(&pin);
@@ -96,7 +99,7 @@ impl Filesystem {
         Ok(pin)
     }
 
-    /// The object of an unlinked file that waits under this name for its last handle.
+    /// The object of an unlinked file that waits under this name for its last handle, because the disk was too full for it.
     fn hidden_object(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Option<crate::types::Version>> {
         let dir = self.table.get(parent)?;
         let waiting = dir.inode().lock().dir()?.names.hidden(name);

@@ -62,6 +62,9 @@ pub struct Filesystem {
     handles: Mutex<handle::Handles>,
     ahead: Arc<ahead::Ahead>,
     hidden_keys: AtomicU64,
+    /// Held by who brings or deletes the object of an unlinked file. Who comes second finds it done, and no delete is under
+    /// way any more when the name is used again: an equal file has an equal ETag.
+    remains: tokio::sync::Mutex<()>,
     stopping: AtomicBool,
 }
 
@@ -87,6 +90,7 @@ impl Filesystem {
             handles: Mutex::default(),
             ahead: Arc::default(),
             hidden_keys: AtomicU64::new(0),
+            remains: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
             settings,
         })

@@ -177,7 +177,7 @@ impl Filesystem {
             }
         };
         if let Some(object) = object {
-            self.remove_remains(handle.pin.ino(), &object).await;
+            self.let_remains_go(handle.pin.ino(), &object).await;
         }
     }
 }

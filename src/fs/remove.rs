@@ -5,14 +5,19 @@
 
 use std::sync::Arc;
 
+use tokio::sync::MutexGuard;
+
 use super::Filesystem;
 use crate::error::{Error, Result};
-use crate::inode::{Clean, FileState, Inode, Kind, Located, Owned, Pin, Prior, Remains};
+use crate::inode::{Clean, Event, FileState, Inode, Kind, Located, Owned, Pin, Prior, Remains};
 use crate::store::ListRequest;
 use crate::types::{DirPrefix, Ino, Name, ObjectKey};
 
 /// An open file up to this size is brought to the local disk when its name goes: its object can then go at once.
 const PRESERVE_MAX: u64 = 64 << 20;
+
+const NO_ROOM: &str =
+    "no room in the stage for a file that is still open: it can't be read any more once it is replaced";
 
 impl Filesystem {
     /// Removes a file's name. Open handles go on working.
@@ -31,7 +36,7 @@ impl Filesystem {
         let key = self.table.key_of(pin.ino())?;
         let version = self.object_of(owned.inode(), owned.prior()?, &key).await?;
         let object = version.map(|version| Located { key, version });
-        let remains = self.preserve(owned.inode(), owned.prior()?, object.as_ref()).await?;
+        let remains = self.preserve(owned.inode(), owned.prior()?, object.as_ref(), PRESERVE_MAX).await?;
         let waits = matches!(remains, Remains::Object(_));
         if let Some(object) = &object
             && !waits
@@ -58,12 +63,31 @@ impl Filesystem {
         Ok(())
     }
 
-    /// What open handles go on reading once the name is gone.
-    pub(super) async fn preserve(
+    /// As [`Filesystem::preserve`], for a file that another one takes the place of: its object can't wait. Where the disk has
+    /// no room for it, whoever has it open is told that it went (ESTALE), as if another client had replaced it.
+    pub(super) async fn preserve_replaced(
         &self,
         inode: &Arc<Inode>,
         prior: &Prior,
         object: Option<&Located>,
+    ) -> Result<Remains> {
+        match self.preserve(inode, prior, object, u64::MAX).await {
+            Err(Error::StageFull) => {
+                tracing::warn!(path = self.table.path_of(inode.ino()), NO_ROOM);
+                self.preserve(inode, prior, object, PRESERVE_MAX).await
+            }
+            done => done,
+        }
+    }
+
+    /// What open handles go on reading once the name is gone: bytes on the local disk, or the object of a file of more
+    /// than `bring_max` bytes.
+    async fn preserve(
+        &self,
+        inode: &Arc<Inode>,
+        prior: &Prior,
+        object: Option<&Located>,
+        bring_max: u64,
     ) -> Result<Remains> {
         let is_open = inode.lock().opens.all > 0;
         if let Prior::Dirty(draft) = prior {
@@ -81,7 +105,7 @@ impl Filesystem {
                 }
                 Ok(Remains::Staged { staged, base: None })
             }
-            (None, Some(version)) if is_open && version.size > PRESERVE_MAX => {
+            (None, Some(version)) if is_open && version.size > bring_max => {
                 object.cloned().map(Remains::Object).ok_or(Error::Internal("a clean file has no object"))
             }
             (None, Some(version)) => {
@@ -95,21 +119,31 @@ impl Filesystem {
         }
     }
 
-    /// Deletes the object that an unlinked file was still read from, unless the name is in use again.
-    pub(super) async fn remove_remains(&self, ino: Ino, object: &Located) {
-        let hidden = self.hidden_place(ino, &object.key);
-        let Some((parent, name)) = hidden else { return };
-        match self.store.delete(&object.key, Some(&object.version.etag)).await {
-            Ok(()) => {}
+    /// Deletes the object that an unlinked file was still read from, unless the name is in use again. What the caller holds
+    /// keeps everybody else from it.
+    async fn remove_remains(&self, _alone: &MutexGuard<'_, ()>, ino: Ino, object: &Located) -> Result<()> {
+        let Some((parent, name)) = self.hidden_place(ino, &object.key) else { return Ok(()) };
+        let deleted = match self.store.delete(&object.key, Some(&object.version.etag)).await {
             // Replaced by somebody else meanwhile: theirs stays.
-            Err(Error::PreconditionFailed | Error::NotFound) => {}
-            Err(error) => tracing::error!(key = %object.key, %error, "an unlinked file's object could not be deleted"),
-        }
+            Err(Error::PreconditionFailed | Error::NotFound) => Ok(()),
+            Err(error) => {
+                tracing::error!(key = %object.key, %error, "an unlinked file's object could not be deleted");
+                Err(error)
+            }
+            done => done,
+        };
         if let Ok(dir) = self.table.get(parent)
             && let Ok(body) = dir.inode().lock().dir()
         {
             body.names.unhide(&name, ino);
         }
+        deleted
+    }
+
+    /// The last handle of an unlinked file is gone: so goes its object. A failure has no reader.
+    pub(super) async fn let_remains_go(&self, ino: Ino, object: &Located) {
+        let alone = self.remains.lock().await;
+        let _ = self.remove_remains(&alone, ino, object).await;
     }
 
     /// Where the inode's name is hidden, if it still is: a name that was made anew is not.
@@ -122,8 +156,30 @@ impl Filesystem {
         })
     }
 
+    /// Brings the bytes that open handles of a nameless file still read to the local disk, so that they can be written.
+    pub(super) async fn preserve_unlinked(&self, inode: &Arc<Inode>, object: &Located) -> Result<()> {
+        let alone = self.remains.lock().await;
+        self.bring_unlinked(&alone, inode, object).await?;
+        // The bytes are safe whatever becomes of the object.
+        let _ = self.remove_remains(&alone, inode.ino(), object).await;
+        Ok(())
+    }
+
+    async fn bring_unlinked(&self, _alone: &MutexGuard<'_, ()>, inode: &Arc<Inode>, object: &Located) -> Result<()> {
+        let waits = |inode: &Inode| Ok(matches!(inode.lock().file()?, FileState::Unlinked(Remains::Object(_))));
+        if !waits(inode)? {
+            return Ok(());
+        }
+        let staged = Arc::new(self.stage.over(object.version.size)?);
+        self.hydrate_all(object, &staged).await?;
+        inode.lock().apply(Event::Unlink(Remains::Staged { staged, base: None }))
+    }
+
     /// Unlinked files whose objects wait for their last handle are brought to the local disk, and their objects go: the
     /// directory that hides them, or their name, is about to be something else.
+    ///
+    /// # Errors
+    /// `StageFull`, and what S3 answers: an object that could not be deleted shows under its name again.
     pub(super) async fn bring_waiting(&self, waiting: &[Ino]) -> Result<()> {
         for ino in waiting {
             let Ok(pin) = self.table.get(*ino) else { continue };
@@ -131,9 +187,26 @@ impl Filesystem {
                 FileState::Unlinked(Remains::Object(object)) => object.clone(),
                 _ => continue,
             };
-            self.preserve_unlinked(pin.inode(), object).await?;
+            let alone = self.remains.lock().await;
+            if self.hidden_place(*ino, &object.key).is_some() {
+                self.bring_unlinked(&alone, pin.inode(), &object).await?;
+                self.remove_remains(&alone, *ino, &object).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Before a file takes a name: an unlinked one whose object waits under it makes room. Where the disk is too full for
+    /// that, see [`Filesystem::preserve_replaced`].
+    pub(super) async fn free_name(&self, parent: Ino, name: &Name) -> Result<()> {
+        let waiting = self.table.get_plain(parent)?.lock().dir()?.names.hidden(name);
+        match self.bring_waiting(waiting.as_slice()).await {
+            Err(Error::StageFull) => {
+                tracing::warn!(name = name.as_str(), NO_ROOM);
+                Ok(())
+            }
+            done => done,
+        }
     }
 
     /// Removes an empty directory and its marker.

@@ -61,6 +61,10 @@ impl Filesystem {
             (Kind::Dir, Some(Kind::File)) => Err(Error::NotDirectory),
             (Kind::File, Some(Kind::Dir)) => Err(Error::IsDirectory),
             (Kind::Dir, _) => self.rename_dir(&source, target.as_ref(), from, to).await,
+            (Kind::File, None) => {
+                self.free_name(new_parent, &new_name).await?;
+                self.rename_file(&source, None, from, to, mode).await
+            }
             (Kind::File, _) => self.rename_file(&source, target.as_ref(), from, to, mode).await,
         }
     }
@@ -80,7 +84,7 @@ impl Filesystem {
         let remains = match &replaced {
             Some(replaced) => {
                 let object = there.clone().map(|version| Located { key: to_key.clone(), version });
-                Some(self.preserve(replaced.inode(), replaced.prior()?, object.as_ref()).await?)
+                Some(self.preserve_replaced(replaced.inode(), replaced.prior()?, object.as_ref()).await?)
             }
             None => None,
         };

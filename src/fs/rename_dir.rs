@@ -3,7 +3,7 @@
 //! Owns what is refused before anything is touched (too many objects, keys that can't be shown, names that get too long), the
 //! undoing of copies when one of them fails, and what inodes below stand for afterwards.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,9 +14,9 @@ use super::create::empty;
 use super::remove::object_of;
 use super::rename::{At, note_place, settle_moved};
 use crate::error::{Error, Result};
-use crate::inode::{Body, FileState, Kind, Listed, Owned, Pin, Prior, Remains};
+use crate::inode::{Kind, Listed, Owned, Pin, Prior};
 use crate::store::{Attributes, CopyAttributes, ListRequest, ListedObject};
-use crate::types::{DirPrefix, Expect, KEY_MAX, Name, ObjectKey, Version};
+use crate::types::{DirPrefix, Expect, Ino, KEY_MAX, Name, ObjectKey, Version};
 
 /// One object on its way.
 #[derive(Clone)]
@@ -41,8 +41,14 @@ impl Filesystem {
         if let Some(target) = target {
             let prefix = self.table.prefix_of(target.ino())?;
             self.refuse_full(target, &prefix).await?;
+            let waiting = target.inode().lock().dir()?.names.all_hidden();
+            self.bring_waiting(&waiting).await?;
         }
+        let waiting = self.table.get_plain(to.parent)?.lock().dir()?.names.hidden(to.name);
+        self.bring_waiting(waiting.as_slice()).await?;
         let _closed = self.table.close_below(source.ino()).await;
+        // Else their objects would be all that is left of the old directory, and show it.
+        self.bring_waiting(&self.waiting_below(source)).await?;
         let old = self.table.prefix_of(source.ino())?;
         let new = self.table.prefix_of(to.parent)?.dir(to.name)?;
         let moves = self.plan_moves(&old, &new).await?;
@@ -65,15 +71,11 @@ impl Filesystem {
 
     /// Every object to move, or why none is.
     async fn plan_moves(&self, old: &DirPrefix, new: &DirPrefix) -> Result<Vec<Move>> {
-        let waiting = self.waiting_objects();
         let mut moves = Vec::new();
         let mut request = ListRequest { prefix: old.as_str().to_owned(), ..ListRequest::default() };
         loop {
             let page = self.store.list(request.clone()).await?;
             for ListedObject { key, version, storage_class } in page.objects {
-                if waiting.contains(&key) {
-                    continue;
-                }
                 let rest = &key.as_str()[old.as_str().len()..];
                 if !is_a_path(rest) {
                     return Err(Error::HiddenKeys(old.as_str().to_owned()));
@@ -94,13 +96,15 @@ impl Filesystem {
         }
     }
 
-    /// Objects of unlinked files that wait for their last handle: they stay where they are.
-    fn waiting_objects(&self) -> HashSet<ObjectKey> {
-        let key = |inode: &Arc<crate::inode::Inode>| match &inode.lock().body {
-            Body::File(FileState::Unlinked(Remains::Object(object))) => Some(object.key.clone()),
-            _ => None,
-        };
-        self.table.all().iter().filter_map(key).collect()
+    /// Unlinked files at and below a directory whose objects wait for their last handle.
+    fn waiting_below(&self, top: &Pin) -> Vec<Ino> {
+        let mut waiting = Vec::new();
+        for inode in self.table.below(top.ino()).iter().chain([top.inode()]) {
+            if let Ok(dir) = inode.lock().dir() {
+                waiting.extend(dir.names.all_hidden());
+            }
+        }
+        waiting
     }
 
     /// Nobody passes the gate now, so nobody else owns what is below.

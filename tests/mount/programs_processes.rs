@@ -112,6 +112,62 @@ END"#);
 }
 
 #[test]
+fn a_large_file_works_until_its_last_close_whatever_becomes_of_its_name() {
+    if !has_program("python3") {
+        return;
+    }
+    let server = TestServer::start();
+    let mount = server.mount();
+    mount.sh(r#"python3 - <<'END'
+import os
+size = (64 << 20) + 3
+def opened(path):
+    os.makedirs("d", exist_ok=True)
+    with open(path, "wb") as file: file.truncate(size - 3); file.seek(size - 3); file.write(b"end")
+    return open(path, "rb")
+def works(file):
+    file.seek(size - 3); assert file.read() == b"end"; file.close()
+def new():
+    with open("new", "wb") as file: file.write(b"new")
+removed = opened("d/removed"); os.unlink("d/removed"); assert not os.listdir("d"); works(removed); assert os.listdir("d") == []
+over = opened("d/over"); new(); os.rename("new", "d/over"); works(over); assert open("d/over", "rb").read() == b"new"
+moved = opened("d/moved"); os.unlink("d/moved"); os.rename("d", "e"); assert not os.path.exists("d"); works(moved)
+assert os.listdir("e") == ["over"]
+END"#);
+    assert_eq!(server.objects().files(), ["e/over"]);
+}
+
+/// Equal bytes have an equal ETag, so that a delete guarded by it would take the new file away.
+#[test]
+fn a_file_equal_to_a_large_unlinked_one_survives_its_last_close() {
+    if !has_program("python3") {
+        return;
+    }
+    let server = TestServer::start();
+    let mount = server.mount();
+    mount.sh(r#"python3 - <<'END'
+import os
+size = (64 << 20) + 1
+def make(path):
+    with open(path, "wb") as file: file.truncate(size)
+for path in ["f", "dir/f"]:
+    os.makedirs("dir", exist_ok=True)
+    make(path)
+    old = open(path, "rb")
+    os.unlink(path)
+    if path == "f":
+        make(path)
+    else:
+        os.mkdir("other"); make("other/f"); os.rename("other", "dir")
+    old.seek(size - 1); assert old.read() == b"\0"
+    old.close()
+    assert os.path.getsize(path) == size
+END"#);
+    assert_eq!(server.objects().get("f").map(|bytes| bytes.len()), Some((64 << 20) + 1));
+    assert_eq!(server.objects().get("dir/f").map(|bytes| bytes.len()), Some((64 << 20) + 1));
+}
+
+#[test]
 fn a_reader_sees_what_a_writer_wrote_before_its_close() {
     if !has_program("python3") {
         return;

@@ -275,6 +275,33 @@ fn a_full_stage_is_told_by_write_and_loses_no_object() {
 }
 
 #[test]
+fn a_full_stage_keeps_no_file_from_being_replaced_and_shows_no_wrong_byte_of_the_old_one() {
+    let Some(disk) = SmallDisk::new() else {
+        return skipped(&test_name(), "a small file system can only be mounted by root");
+    };
+    let server = TestServer::start();
+    let mount = Mount::start(&server, MountOptions::default().stage(&disk.0.path().join("stage")));
+    const SIZE: u64 = (64 << 20) + 1;
+    for name in ["renamed over", "made anew"] {
+        server.objects().put(name, vec![b'o'; SIZE as usize]);
+        let old = File::open(mount.path(name)).expect("an open file");
+        std::fs::write(mount.path("new"), "new").expect("a small file fits");
+        if name == "made anew" {
+            std::fs::remove_file(mount.path(name)).expect("removed");
+            std::fs::write(mount.path(name), "new").expect("a small file fits");
+        } else {
+            std::fs::rename(mount.path("new"), mount.path(name)).expect("a rename");
+        }
+        assert_eq!(server.objects().text(name), "new");
+        let mut end = [0; 1];
+        let read = old.read_at(&mut end, SIZE - 1);
+        assert_eq!(errno(read), Some(libc::ESTALE), "{name}: {end:?}");
+        drop(old);
+        assert_eq!(mount.sh(&format!("cat '{name}'")), "new");
+    }
+}
+
+#[test]
 fn a_sparse_file_needs_no_room_for_its_holes() {
     let server = TestServer::start();
     let mount = server.mount();

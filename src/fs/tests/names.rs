@@ -96,33 +96,6 @@ async fn an_unlinked_file_is_readable_to_its_last_close() {
 }
 
 #[tokio::test]
-async fn a_large_unlinked_file_hides_its_object_until_the_last_close() {
-    let rig = Rig::new().await;
-    let big = vec![b'x'; (64 << 20) + 1];
-    rig.store.set("p/f", big);
-    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
-    let fh = rig.open(ino, READ).await;
-    rig.fs.unlink(Ino::ROOT, b"f").await.expect("an unlink");
-    assert!(rig.ino(Ino::ROOT, "f").await.is_err());
-    assert_eq!(rig.names(Ino::ROOT).await, Vec::<String>::new());
-    assert_eq!(&rig.fs.read(fh, 64 << 20, 9).await.expect("a read")[..], b"x");
-    rig.fs.release(fh).await.expect("a release");
-    assert_eq!(rig.object("p/f"), None, "the object was left behind");
-}
-
-#[tokio::test]
-async fn a_name_made_again_while_the_old_file_is_open_is_the_new_file() {
-    let rig = Rig::new().await;
-    rig.store.set("p/f", vec![b'x'; (64 << 20) + 1]);
-    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
-    let fh = rig.open(ino, READ).await;
-    rig.fs.unlink(Ino::ROOT, b"f").await.expect("an unlink");
-    rig.put(Ino::ROOT, "f", b"new").await;
-    rig.fs.release(fh).await.expect("a release");
-    assert_eq!(rig.object("p/f").as_deref(), Some(&b"new"[..]), "the old file's last close took the new one away");
-}
-
-#[tokio::test]
 async fn a_draft_is_unlinked_without_a_request() {
     let rig = Rig::new().await;
     let (_, fh) = rig.create(Ino::ROOT, "f").await;

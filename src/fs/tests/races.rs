@@ -7,6 +7,8 @@ use tokio::sync::Notify;
 use super::*;
 use crate::error::Error;
 use crate::fs::RenameMode;
+use crate::fs::change::replace_draft;
+use crate::inode::{Draft, FileState, Origin};
 use crate::store::Attributes;
 use crate::transfer::tests::fake::{Call, Fault};
 
@@ -49,6 +51,21 @@ async fn a_rename_whose_delete_was_done_but_not_answered_loses_nothing() {
     assert_eq!(rig.store.keys(), ["p/c"], "the only copy left was taken back");
     let found = rig.ino(Ino::ROOT, "c").await.expect("it is there");
     assert_eq!(rig.read(found).await.expect("a read"), b"bytes");
+}
+
+/// Else what replaces the file would be refused where another client changed it too.
+#[tokio::test]
+async fn a_truncating_open_that_meets_a_commit_waits_for_it() {
+    let rig = Rig::new().await;
+    let ino = rig.put(Ino::ROOT, "f", b"old").await;
+    let fh = rig.open(ino, WRITE).await;
+    rig.fs.write(fh, 0, b"new").await.expect("a write");
+    let inode = rig.fs.table.get_plain(ino).expect("an inode");
+    let owned = inode.own().await.expect("the draft");
+    assert!(!replace_draft(&inode).expect("a file"), "a draft that is being committed was replaced");
+    drop(owned);
+    assert!(replace_draft(&inode).expect("a file"));
+    assert!(matches!(inode.lock().file(), Ok(FileState::Dirty(Draft { origin: Origin::Replaced(Some(_)), .. }))));
 }
 
 #[tokio::test]
