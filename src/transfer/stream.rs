@@ -119,20 +119,22 @@ impl Stream {
         while state.running.len() < self.shared.settings.concurrency.max(1) {
             let Some((index, part)) = state.ready.pop_front() else { break };
             state.running.insert(index);
-            let running = Running { stream: self.clone(), file: file.clone(), index, outcome: None };
+            let running = Running { stream: self.clone(), file: file.clone(), part: (index, part), outcome: None };
             let (bytes, id, key) = (StagedBytes::new(&self.shared, file), id.clone(), key.clone());
             let send = async move { running.end(send_part(bytes, key, id, index, part).await) };
             state.tasks.spawn_on(send, &self.shared.runtime);
         }
     }
 
-    fn ran(self: &Arc<Self>, file: &Arc<StagedFile>, index: u64, outcome: Result<SentPart>) {
+    fn ran(self: &Arc<Self>, file: &Arc<StagedFile>, (index, part): (u64, ByteRange), outcome: Result<SentPart>) {
         let mut state = self.state();
         state.running.remove(&index);
         match outcome {
-            Ok(part) => {
-                state.sent.insert(index, part);
+            Ok(sent) => {
+                state.sent.insert(index, sent);
             }
+            // It was cut or written again, perhaps while it was read: it would go up again anyway.
+            Err(error) if !file.is_sent(part) => tracing::debug!(%error, index, "a part changed on its way"),
             Err(error) => {
                 tracing::debug!(%error, index, "a part did not go up");
                 state.ready.clear();
@@ -246,7 +248,7 @@ impl Drop for Ending<'_> {
 struct Running {
     stream: Arc<Stream>,
     file: Arc<StagedFile>,
-    index: u64,
+    part: (u64, ByteRange),
     outcome: Option<Result<SentPart>>,
 }
 
@@ -259,7 +261,7 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         let outcome = self.outcome.take().unwrap_or(Err(Error::Internal("an upload of a part ended early")));
-        self.stream.ran(&self.file, self.index, outcome);
+        self.stream.ran(&self.file, self.part, outcome);
     }
 }
 

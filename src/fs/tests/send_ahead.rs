@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::Notify;
+
 use super::*;
 use crate::error::Error;
 use crate::fs::SetAttributes;
@@ -103,6 +105,39 @@ async fn a_file_that_is_cut_after_its_parts_went_up_is_cut_in_s3_too() {
         rig.close(fh).await.expect("a close");
         assert!(rig.object("p/f") == Some(bytes), "cut at {size}");
         until("no upload is left", || rig.store.open_uploads() == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_fails_because_it_changed_on_its_way_fails_no_close() {
+    for cut in [true, false] {
+        let rig = Rig::new().await;
+        let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+        let mut bytes = content(40 * MIB, 0);
+        write(&rig, fh, 0, &bytes[..32 * MIB as usize]).await;
+        until("four parts are up", || rig.store.count(Call::Part) == 4).await;
+        // Read from a file that was cut, or sent with the checksum of other bytes.
+        let word = Arc::new(Notify::new());
+        rig.store.next(Call::Part, Fault::FailLate(word.clone(), Error::Corrupt("test".into())));
+        write(&rig, fh, 32 * MIB, &bytes[32 * MIB as usize..]).await;
+        until("the fifth is on its way", || rig.store.count(Call::Part) == 5).await;
+        let change = SetAttributes { size: Some(36 * MIB), handle: Some(fh), ..SetAttributes::default() };
+        if cut {
+            rig.fs.setattr(ino, change).await.expect("cut");
+            bytes.truncate(36 * MIB as usize);
+        }
+        for at in [0, 33 * MIB].into_iter().take(if cut { 1 } else { 2 }) {
+            write(&rig, fh, at, b"again").await;
+            bytes[at as usize..][..5].copy_from_slice(b"again");
+        }
+        let fail = async {
+            until("the first goes up again, with the commit", || rig.store.count(Call::Part) == 6).await;
+            word.notify_one();
+        };
+        let (closed, ()) = tokio::join!(rig.close(fh), fail);
+        closed.expect("a close");
+        assert!(rig.object("p/f") == Some(bytes), "cut: {cut}");
+        assert_eq!(rig.store.open_uploads(), 0);
     }
 }
 
