@@ -11,6 +11,7 @@ mod races;
 mod recover;
 mod requests;
 mod send_ahead;
+mod sequences;
 mod unlinked;
 mod updates;
 mod writes;

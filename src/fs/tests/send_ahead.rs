@@ -4,6 +4,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
+use super::sequences::{Compared, each_agrees_with_a_vector, of_a_new_file};
 use super::*;
 use crate::error::Error;
 use crate::fs::SetAttributes;
@@ -239,40 +240,13 @@ async fn a_time_that_nobody_has_set_is_the_same_here_and_in_s3() {
     assert_eq!(rig.store.count(Call::Copy), 0, "a copy for a time that nobody has set");
 }
 
-/// Runs of writes that cross, repeat and cut parts while they go up, against a plain vector.
-#[tokio::test]
-async fn whatever_is_written_in_any_order_is_what_goes_up() {
-    let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
-    let mut random = |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
-    for round in 0..4 {
+#[test]
+fn whatever_is_written_in_any_order_is_what_goes_up() {
+    each_agrees_with_a_vector(of_a_new_file(), 28, async || {
         let rig = Rig::new().await;
         let (ino, fh) = rig.create(Ino::ROOT, "f").await;
-        let mut model: Vec<u8> = Vec::new();
-        for step in 0..8 {
-            if random(5) == 0 && !model.is_empty() {
-                let size = random(model.len() as u64 * 5 / 4);
-                let change = SetAttributes { size: Some(size), handle: Some(fh), ..SetAttributes::default() };
-                rig.fs.setattr(ino, change).await.expect("resized");
-                model.resize(size as usize, 0);
-            }
-            let at = if random(2) == 0 { model.len() as u64 } else { random(model.len() as u64 + 1) };
-            let bytes = content(1 + random(18 * MIB), step * 16 + round);
-            write(&rig, fh, at, &bytes).await;
-            model.resize(model.len().max(at as usize + bytes.len()), 0);
-            model[at as usize..][..bytes.len()].copy_from_slice(&bytes);
-            if random(2) == 0 {
-                tokio::time::sleep(Duration::from_millis(random(10))).await;
-            }
-        }
-        rig.close(fh).await.expect("a close");
-        assert!(rig.object("p/f") == Some(model), "round {round}");
-        until("no upload is left", || rig.store.open_uploads() == 0).await;
-    }
+        Compared { rig, ino, fh, model: Vec::new() }
+    });
 }
 
 #[tokio::test]

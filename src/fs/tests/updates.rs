@@ -3,9 +3,9 @@
 use tokio::sync::Notify;
 
 use super::send_ahead::{MIB, content, until, write};
+use super::sequences::{Compared, each_agrees_with_a_vector, of_a_large_object};
 use super::*;
 use crate::error::Error;
-use crate::fs::SetAttributes;
 use crate::transfer::tests::fake::{Call, Fault};
 
 /// A large object, opened for writing.
@@ -116,42 +116,10 @@ async fn a_lost_reply_to_a_change_of_a_large_object_is_no_conflict() {
     }
 }
 
-#[tokio::test]
-async fn whatever_is_changed_of_a_large_object_is_what_it_holds() {
-    let mut seed = 0x2545_F491_4F6C_DD1D_u64;
-    let mut random = |below: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % below
-    };
-    for round in 0..4 {
-        let (rig, ino, fh, mut model) = large().await;
-        for step in 0..8 {
-            match random(6) {
-                0 => {
-                    let size = random(model.len() as u64 * 5 / 4);
-                    let cut = SetAttributes { size: Some(size), handle: Some(fh), ..SetAttributes::default() };
-                    rig.fs.setattr(ino, cut).await.expect("resized");
-                    model.resize(size as usize, 0);
-                }
-                1 => rig.fs.fsync(fh).await.expect("stored"),
-                2 => {
-                    let at = random(model.len() as u64 + 1);
-                    let there = rig.fs.read(fh, at, 100_000).await.expect("a read");
-                    let end = model.len().min(at as usize + 100_000);
-                    assert!(there[..] == model[at as usize..end], "round {round}, step {step}");
-                }
-                _ => {
-                    let at = random(model.len() as u64 + MIB);
-                    let new = content(1 + random(3 * MIB), step * 16 + round);
-                    write(&rig, fh, at, &new).await;
-                    change(&mut model, at, &new);
-                }
-            }
-        }
-        rig.close(fh).await.expect("a close");
-        assert!(rig.object("p/f") == Some(model), "round {round}");
-        assert_eq!(rig.store.open_uploads(), 0);
-    }
+#[test]
+fn whatever_is_changed_of_a_large_object_is_what_it_holds() {
+    each_agrees_with_a_vector(of_a_large_object(), 16, async || {
+        let (rig, ino, fh, model) = large().await;
+        Compared { rig, ino, fh, model }
+    });
 }
