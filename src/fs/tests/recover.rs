@@ -2,7 +2,9 @@
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
+use super::send_ahead::{MIB, content};
 use super::*;
 use crate::error::Error;
 use crate::fs::{Recovery, RenameMode};
@@ -228,6 +230,54 @@ async fn holes_are_filled_from_the_version_that_was_changed() {
     wanted[1 << 20..][..3].copy_from_slice(b"YYY");
     assert!(rig.object("p/f") == Some(wanted));
     assert!(rig.left().is_empty());
+}
+
+/// A change in the middle of a large object, of which little else is here, was stored `lost` its answer, or was not.
+async fn large_change(lost: bool) -> (Rig, Vec<u8>) {
+    let rig = Rig::doomed().await;
+    let mut bytes = content(60 * MIB, 7);
+    rig.store.set("p/f", bytes.clone());
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    let fh = rig.open(ino, WRITE).await;
+    rig.fs.write(fh, 30 * MIB, b"ours").await.expect("a write");
+    bytes[30 * MIB as usize..][..4].copy_from_slice(b"ours");
+    rig.store.next(Call::Complete, if lost { Fault::DoneBut(down()) } else { Fault::Fail(down()) });
+    assert!(rig.fs.flush(fh).await.is_err());
+    assert_eq!(rig.object("p/f").as_ref() == Some(&bytes), lost);
+    (rig, bytes)
+}
+
+#[tokio::test]
+async fn a_change_of_a_large_object_that_lost_its_reply_is_known_again() {
+    let (rig, bytes) = large_change(true).await;
+    let (rig, leftovers) = rig.killed_leaving();
+    assert!(!leftovers[0].missing().is_empty(), "all of it was here");
+    let recovery = rig.fs.take_in_leftovers(leftovers).await;
+    rig.recover(recovery).await;
+    assert!(rig.left().is_empty(), "our own upload was taken for another writer's");
+    assert!(rig.object("p/f") == Some(bytes));
+    assert_eq!(rig.store.open_uploads(), 0);
+}
+
+#[tokio::test]
+async fn a_large_object_of_another_writer_is_not_taken_for_our_own_change() {
+    for lost in [true, false] {
+        let (rig, bytes) = large_change(lost).await;
+        let mut theirs = bytes;
+        theirs[30 * MIB as usize] = b'O';
+        let (rig, leftovers) = rig.killed_leaving();
+        // All that can be seen without its bytes is the same.
+        let attributes = Attributes::from(&leftovers[0].record.as_ref().expect("a record").attributes);
+        rig.store.set_with("p/f", theirs.clone().into(), &attributes, SystemTime::now());
+        let recovery = rig.fs.take_in_leftovers(leftovers).await;
+        rig.recover(recovery).await;
+        assert!(rig.object("p/f") == Some(theirs), "another writer's object was replaced");
+        let left = rig.left();
+        assert_eq!(left.len(), 1, "our bytes are gone");
+        let kept = std::fs::read(&left[0].file).expect("readable");
+        assert_eq!(&kept[30 * MIB as usize..][..4], b"ours");
+        assert_eq!(rig.store.open_uploads(), 0);
+    }
 }
 
 #[tokio::test]
