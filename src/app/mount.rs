@@ -15,7 +15,6 @@ use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
 use super::sentence::Failure;
 use crate::config::{Audience, Config};
-use crate::error::Error;
 use crate::fs::{Filesystem, Kept, Recovery};
 use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
 use crate::fuse::{self, SessionOptions, mountpoint};
@@ -66,25 +65,11 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
 pub(super) async fn reach_bucket(config: &Config) -> Result<S3Store, Failure> {
     let options = store_options(config);
     let asked = options.region.as_deref();
-    let store = match connect(&options).await {
-        Ok(store) => store,
-        Err(error) => return Err(Failure::of_store(&name_unknown_host(error, config).await, config, asked)),
-    };
-    if let Err(error) = store.check(config.source.prefix()).await {
-        return Err(Failure::of_store(&name_unknown_host(error, config).await, config, Some(store.region())));
-    }
+    let store = connect(&options).await.map_err(|error| Failure::of_store(&error, config, asked))?;
+    let checked = store.check(config.source.prefix()).await;
+    checked.map_err(|error| Failure::of_store(&error, config, Some(store.region())))?;
     tracing::info!(bucket = config.source.bucket(), region = store.region(), "the bucket answers");
     Ok(store)
-}
-
-/// The HTTP client reports a name that does not resolve like any other failed connection; a user mends a misspelt
-/// name and a dead server differently.
-async fn name_unknown_host(error: Error, config: &Config) -> Error {
-    let (Error::Unreachable(detail), Some(endpoint)) = (&error, &config.store.endpoint_url) else { return error };
-    let host = endpoint.split_once("://").map_or(endpoint.as_str(), |(_, rest)| rest);
-    let host = host.split('/').next().unwrap_or_default();
-    let known = tokio::net::lookup_host(host).await.is_ok() || tokio::net::lookup_host((host, 443)).await.is_ok();
-    if known { error } else { Error::UnknownHost(detail.clone()) }
 }
 
 fn store_options(config: &Config) -> StoreOptions {

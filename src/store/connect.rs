@@ -14,7 +14,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
+    Builder, Credentials, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
@@ -33,6 +33,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// First try and retries, with exponential backoff and jitter between them.
 const ATTEMPTS: u32 = 6;
+
+/// First try and retry of a request for whose answer a user waits, while nothing is known to be there at all.
+const FIRST_ATTEMPTS: u32 = 2;
 
 /// Longest pause between two attempts, so that a short outage ends for us soon after it ends.
 const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
@@ -131,7 +134,7 @@ impl Default for StoreOptions {
 /// when the region is neither given nor part of the bucket's name. `Tls` for a bad `AWS_CA_BUNDLE`.
 pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
     let sdk = load(options, trust::of_environment()?).await;
-    let builder = aws_sdk_s3::config::Builder::from(&sdk).retry_partition(retry_partition());
+    let builder = Builder::from(&sdk).retry_partition(retry_partition());
     let custom = has_custom_endpoint(&sdk);
     let path_style = options.path_style.unwrap_or(custom && !options.bucket.starts_with("arn:"));
     let checksums = options.checksums.unwrap_or(match sdk.request_checksum_calculation() {
@@ -233,24 +236,43 @@ fn has_custom_endpoint(sdk: &SdkConfig) -> bool {
     for_s3.is_some() || sdk.endpoint_url().is_some()
 }
 
+/// Asks what a user waits for before there is a mount: what can't be reached at all is told after two tries, and what is
+/// only busy is asked with the patience of any other request.
+pub(super) async fn ask_first<T>(ask: impl AsyncFn(Builder) -> Result<T>) -> Result<T> {
+    let few = RetryConfig::standard().with_max_attempts(FIRST_ATTEMPTS);
+    match ask(Builder::new().retry_config(few)).await {
+        Err(Error::Unavailable(_) | Error::Timeout(_)) => ask(Builder::new()).await,
+        done => done,
+    }
+}
+
 /// Asks AWS where the bucket is. Any region's endpoint knows, and says so in refusals and redirects too, so the
 /// request needs neither a signature nor permissions.
 async fn find_region(sdk: &SdkConfig, bucket: &str, configured: Option<String>) -> Result<String> {
     let first = configured.clone().unwrap_or_else(|| HOME_REGION.to_owned());
-    let config = aws_sdk_s3::config::Builder::from(sdk).region(Region::new(first)).allow_no_auth();
-    let config = config.auth_scheme_preference([NO_AUTH_SCHEME_ID]).build();
-    let answer = match Client::from_conf(config).head_bucket().bucket(bucket).send().await {
-        Ok(answer) => return known_or(answer.bucket_region().map(str::to_owned), configured, Error::WrongRegion(None)),
-        Err(error) => error,
-    };
-    let named = answer.raw_response().and_then(|raw| raw.headers().get(errors::REGION_HEADER)).map(str::to_owned);
-    let missing = answer.raw_response().is_some_and(|raw| raw.status().as_u16() == 404);
-    let error = errors::read("HeadBucket", answer);
-    if missing { Err(Error::NoSuchBucket) } else { known_or(named, configured, error) }
+    let config = Builder::from(sdk).region(Region::new(first)).allow_no_auth();
+    let client = Client::from_conf(config.auth_scheme_preference([NO_AUTH_SCHEME_ID]).build());
+    match ask_first(async |how| ask_region(&client, bucket, how).await).await {
+        Err(Error::NoSuchBucket) => Err(Error::NoSuchBucket),
+        Err(error) => configured.ok_or(error),
+        Ok(named) => named.or(configured).ok_or(Error::WrongRegion(None)),
+    }
 }
 
-fn known_or(named: Option<String>, configured: Option<String>, error: Error) -> Result<String> {
-    named.or(configured).ok_or(error)
+/// The region that the answer names, be it a refusal.
+async fn ask_region(client: &Client, bucket: &str, how: Builder) -> Result<Option<String>> {
+    let answer = match client.head_bucket().bucket(bucket).customize().config_override(how).send().await {
+        Ok(answer) => return Ok(answer.bucket_region().map(str::to_owned)),
+        Err(error) => error,
+    };
+    let raw = answer.raw_response();
+    if raw.is_some_and(|raw| raw.status().as_u16() == 404) {
+        return Err(Error::NoSuchBucket);
+    }
+    match raw.and_then(|raw| raw.headers().get(errors::REGION_HEADER)) {
+        Some(region) => Ok(Some(region.to_owned())),
+        None => Err(errors::read("HeadBucket", answer)),
+    }
 }
 
 /// The region that a bucket's name tells: an access point's ARN names it, a directory bucket's name its zone.
@@ -287,6 +309,8 @@ fn region_of_zone(zone: &str) -> Option<String> {
 mod tests {
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread::JoinHandle;
 
     use super::*;
@@ -347,6 +371,21 @@ mod tests {
         assert!(matches!(region_by(silent, None).await, Err(Error::AccessDenied(_))));
         let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
         assert!(matches!(region_by(missing, Some("us-west-2".into())).await, Err(Error::NoSuchBucket)));
+    }
+
+    #[tokio::test]
+    async fn a_region_that_nobody_can_be_asked_for_is_asked_for_twice() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let tries = Arc::new(AtomicUsize::new(0));
+        let counted = tries.clone();
+        std::thread::spawn(move || listener.incoming().for_each(|_| _ = counted.fetch_add(1, Ordering::SeqCst)));
+        let sdk = load(&at(endpoint), None).await;
+        let found = find_region(&sdk, "data", None).await;
+        assert!(matches!(found, Err(Error::Unreachable(_))), "{found:?}");
+        assert_eq!(tries.swap(0, Ordering::SeqCst), 2);
+        assert_eq!(find_region(&sdk, "data", Some("us-west-2".into())).await.unwrap(), "us-west-2");
+        assert_eq!(tries.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::support::{Place, Said, run, skip};
@@ -118,6 +120,17 @@ fn closed_port() -> u16 {
 fn an_endpoint_that_nobody_listens_on() {
     let said = start_at(&format!("http://127.0.0.1:{}", closed_port()));
     said.is(32, &["can't be reached", "check endpoint_url and the network"]);
+}
+
+#[test]
+fn an_endpoint_that_hangs_up_is_called_twice() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("it is bound"));
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    std::thread::spawn(move || listener.incoming().for_each(|_| _ = counted.fetch_add(1, Ordering::SeqCst)));
+    start_at(&endpoint).is(32, &["can't be reached", "check endpoint_url and the network"]);
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[test]

@@ -18,11 +18,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
-use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::RequestPayer;
 
+use super::connect::ask_first;
 use super::{
     Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
     PartSource, UploadBody, UploadedPart,
@@ -57,12 +57,7 @@ impl S3Store {
     /// `NoSuchBucket`, `AccessDenied`, `BadCredentials`, `WrongRegion`, `Unreachable`, …
     pub async fn check(&self, prefix: &DirPrefix) -> Result<()> {
         let request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
-        let quick = RetryConfig::standard().with_max_attempts(2);
-        let quick = aws_sdk_s3::Config::builder().retry_config(quick);
-        match self.list_page_with(request.clone(), quick).await {
-            Err(Error::Unavailable(_) | Error::Timeout(_)) => self.list_page(request).await.map(drop),
-            done => done.map(drop),
-        }
+        ask_first(async |how| self.list_page_with(request.clone(), how).await).await.map(drop)
     }
 
     /// The region that requests are signed for.
