@@ -14,6 +14,7 @@ use super::logging;
 use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
 use super::sentence::Failure;
+use crate::cache::disk::DiskCache;
 use crate::config::{Audience, Config};
 use crate::fs::{Filesystem, Kept, Recovery};
 use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
@@ -50,15 +51,24 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
     let runtime =
         Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
     let stage = Stage::open(&config.stage.dir, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
+    let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
     let signals = {
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
     };
-    let ended = serve_bucket(config, &place.path, stage, store, signals, &runtime, readiness);
+    let ended = serve_bucket(config, &place.path, (stage, cache), store, signals, &runtime, readiness);
     // Whoever still waits for S3 is not waited for: what counts was committed or is kept in the stage.
     runtime.shutdown_background();
     ended
+}
+
+/// The disk cache, where one is asked for.
+fn open_cache(config: &Config) -> Result<Option<DiskCache>, Failure> {
+    let Some(settings) = config.cache.clone() else { return Ok(None) };
+    let dir = settings.dir.clone();
+    let cache = DiskCache::open(settings, config.bucket_identity());
+    cache.map(Some).map_err(|error| Failure::of_cache(&error, &dir))
 }
 
 /// A store for the bucket, which has answered.
@@ -89,7 +99,7 @@ fn store_options(config: &Config) -> StoreOptions {
 fn serve_bucket(
     config: &Config,
     path: &std::path::Path,
-    (stage, leftovers): (Stage, Vec<Leftover>),
+    ((stage, leftovers), cache): ((Stage, Vec<Leftover>), Option<DiskCache>),
     store: S3Store,
     signals: Signals,
     runtime: &Runtime,
@@ -98,7 +108,12 @@ fn serve_bucket(
     let options = store_options(config);
     let store = Arc::new(Limited::new(Arc::new(store), options.max_requests));
     let handle = runtime.handle().clone();
-    let filesystem = Filesystem::new(config.fs.clone(), config.source.prefix().clone(), store, stage, handle.clone());
+    if let Some(cache) = cache.clone() {
+        // Mounting does not wait for it, nor does the end of the mount.
+        handle.spawn_blocking(move || cache.survey());
+    }
+    let (settings, prefix) = (config.fs.clone(), config.source.prefix().clone());
+    let filesystem = Filesystem::with_cache(settings, prefix, store, (stage, cache), handle.clone());
     let recovery = recovery(config, &filesystem, leftovers, runtime);
     let source = config.source.typed();
     let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };

@@ -51,6 +51,13 @@ impl Failure {
         )
     }
 
+    /// The directory of the disk cache can't be used.
+    pub fn of_cache(error: &Error, dir: &std::path::Path) -> Self {
+        let dir = dir.display();
+        let sentence = format!("the cache directory {dir} can't be used: {error}; name another with -o cache_dir=PATH");
+        Failure::new(Status::System, sentence)
+    }
+
     /// The bucket did not answer as it should.
     pub fn of_store(error: &Error, config: &Config, region: Option<&str>) -> Self {
         Failure::new(Status::Mount, store_sentence(error, config, region))

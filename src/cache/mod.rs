@@ -1,9 +1,10 @@
-//! Clean bytes in memory: parts of objects that readers wait for, and the budget they all come out of.
+//! Clean bytes, in memory and on the local disk.
 //!
-//! Owns: [`Budget`] with its reservations, and [`Part`], the bytes of one ranged GET as they arrive. Knows nothing
-//! of requests, of who reads, or of what is fetched next.
+//! Owns: [`Budget`] with its reservations, [`Part`], the bytes of one ranged GET as they arrive, and in [`disk`] what is kept
+//! of object versions between reads and mounts. Knows nothing of requests, of who reads, or of what is fetched next.
 
 mod budget;
+pub mod disk;
 mod limit;
 mod part;
 

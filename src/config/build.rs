@@ -10,8 +10,8 @@ use super::option_list::{Element, split};
 use super::table::{self, OPTIONS};
 use super::value::{self, Value};
 use super::{
-    Audience, Config, ConflictPolicy, Freshness, FsSettings, KernelOptions, LogSettings, MetadataMode, SetattrPolicy,
-    Source, StageSettings, StoreSettings, TransferSettings, UsageError,
+    Audience, CacheSettings, Config, ConflictPolicy, Freshness, FsSettings, KernelOptions, LogSettings, MetadataMode,
+    SetattrPolicy, Source, StageSettings, StoreSettings, TransferSettings, UsageError,
 };
 
 /// Options in the order given: later ones win.
@@ -128,6 +128,7 @@ impl Given {
             kernel: self.kernel,
             fs: self.fs_settings(read_only)?,
             stage: self.stage_settings()?,
+            cache: self.cache_settings()?,
             store: self.store_settings(&source)?,
             log: LogSettings {
                 filter: self.given("log_level").then(|| self.text("log_level")).flatten(),
@@ -242,6 +243,18 @@ impl Given {
                 Err(UsageError::new("this user has no home directory; name a place for written bytes with stage_dir"))
             }
         }
+    }
+
+    fn cache_settings(&self) -> Result<Option<CacheSettings>, UsageError> {
+        let limits = ["cache_limit", "cache_min_free"];
+        let Some(dir) = self.path("cache_dir") else {
+            return match limits.into_iter().find(|name| self.given(name)) {
+                Some(name) => Err(UsageError::new(format!("{name} needs cache_dir, the directory that it is about"))),
+                None => Ok(None),
+            };
+        };
+        let [limit, min_free] = limits.map(|name| self.number(name).unwrap_or_default());
+        Ok(Some(CacheSettings { dir, limit, min_free }))
     }
 
     fn store_settings(&self, source: &Source) -> Result<StoreSettings, UsageError> {
@@ -361,6 +374,17 @@ mod tests {
         given.list("frobnicate=1,ro").expect("ignored");
         assert!(given.list("part_size=1").is_err());
         assert!(given.config("s3://bucket", Path::new("/mnt")).expect("a config").fs.read_only);
+    }
+
+    #[test]
+    fn limits_of_the_cache_need_its_directory() {
+        assert_eq!(good("").cache, None);
+        let cache = good("cache_dir=/c,cache_limit=1G,cache_min_free=0").cache.expect("a cache");
+        assert_eq!((cache.dir, cache.limit, cache.min_free), ("/c".into(), 1 << 30, 0));
+        let defaults = good("cache_dir=/c").cache.expect("a cache");
+        assert_eq!((defaults.limit, defaults.min_free), (10 << 30, 1 << 30));
+        assert!(refused("cache_limit=1G").contains("cache_limit needs cache_dir"));
+        assert!(refused("cache_min_free=1G").contains("cache_min_free needs cache_dir"));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use demo::{DemoRequest, DemoServer};
 pub use kernel::{KernelOptions, MOUNT_FLAGS, MountFlag, OWNED_BY_MOUNT};
 pub use recover::{RecoverAction, RecoverRequest};
 pub use settings::{
-    ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings,
+    CacheSettings, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings,
 };
 pub use source::Source;
 pub use table::{Fallback, Group, Kind, OPTIONS, OptionSpec, find as find_option, nearest as nearest_option};
@@ -105,6 +105,8 @@ pub struct Config {
     pub fs: FsSettings,
     /// For the local disk.
     pub stage: StageSettings,
+    /// For what is kept of clean bytes; `None` without `cache_dir`.
+    pub cache: Option<CacheSettings>,
     /// For S3.
     pub store: StoreSettings,
     /// `drain_timeout`: how long the end of the mount waits for commits.
@@ -118,7 +120,12 @@ pub struct Config {
 impl Config {
     /// What tells one source from another on this machine: the stage keeps each one's files apart.
     pub fn identity(&self) -> String {
+        format!("{}/{}", self.bucket_identity(), self.source.prefix())
+    }
+
+    /// What tells one bucket from another on this machine: whoever mounts any part of it shares the cache of its objects.
+    pub fn bucket_identity(&self) -> String {
         let endpoint = self.store.endpoint_url.as_deref().unwrap_or("aws");
-        format!("{} s3://{}/{}", endpoint.trim_end_matches('/'), self.source.bucket(), self.source.prefix())
+        format!("{} s3://{}", endpoint.trim_end_matches('/'), self.source.bucket())
     }
 }

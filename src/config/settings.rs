@@ -115,3 +115,14 @@ pub struct StageSettings {
     /// `stage_dir`: made 0700 when it is missing.
     pub dir: PathBuf,
 }
+
+/// Where clean bytes are kept on the local disk, and how many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CacheSettings {
+    /// `cache_dir`: made 0700 when it is missing.
+    pub dir: PathBuf,
+    /// `cache_limit` in bytes on the disk, of all mounts that share the directory.
+    pub limit: u64,
+    /// `cache_min_free` in bytes: what the file system must still have for this user.
+    pub min_free: u64,
+}

@@ -17,6 +17,9 @@ use crate::inode::{Draft, FileState, Inode, Kind};
 /// Longest wait for uploads that are taken back at the end.
 const UPLOADS_LIMIT: Duration = Duration::from_secs(5);
 
+/// Longest wait for clean bytes that are still being written to the disk cache.
+const KEPT_LIMIT: Duration = Duration::from_secs(5);
+
 /// How the end went.
 #[derive(Debug, Default)]
 pub struct Drained {
@@ -72,6 +75,7 @@ impl Filesystem {
             }
         }
         self.transfer.uploads_gone(UPLOADS_LIMIT.min(limit)).await;
+        self.transfer.kept(KEPT_LIMIT.min(limit)).await;
         outcome
     }
 

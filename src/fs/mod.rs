@@ -32,6 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
+use crate::cache::disk::DiskCache;
 use crate::config::{FsSettings, MetadataMode};
 use crate::inode::{InodeTable, Ownership, Span};
 use crate::stage::Stage;
@@ -77,9 +78,20 @@ impl Filesystem {
         stage: Stage,
         runtime: tokio::runtime::Handle,
     ) -> Arc<Self> {
+        Self::with_cache(settings, prefix, store, (stage, None), runtime)
+    }
+
+    /// As [`Filesystem::new`], with what there is on the local disk.
+    pub fn with_cache(
+        settings: FsSettings,
+        prefix: DirPrefix,
+        store: Arc<dyn ObjectStore>,
+        (stage, cache): (Stage, Option<DiskCache>),
+        runtime: tokio::runtime::Handle,
+    ) -> Arc<Self> {
         let started = SystemTime::now();
         let root = default_ownership(&settings, settings.dmask, 0o777, started);
-        let transfer = Transfer::new(store.clone(), settings.transfer, runtime.clone());
+        let transfer = Transfer::with_cache(store.clone(), settings.transfer, runtime.clone(), cache);
         Arc::new(Filesystem {
             store,
             transfer,

@@ -13,7 +13,7 @@ use super::reply::Opened;
 use crate::error::{Error, Result};
 use crate::inode::{FileState, Kind, Pin, Remains, Settled};
 use crate::transfer::ObjectReader;
-use crate::types::{Access, ByteRange, Fh, Ino, ObjectKey, OpenIntent};
+use crate::types::{Access, ByteRange, Fh, Ino, ObjectKey, OpenIntent, Version};
 
 /// A file up to this size comes whole with its open: one round trip for a small file.
 pub(super) const WHOLE_MAX: u64 = 1 << 20;
@@ -36,7 +36,8 @@ enum Question {
     /// Somebody moves or removes the object: what is there shows when that is done.
     Later(Settled),
     Head,
-    FirstBytes(ObjectKey, ByteRange),
+    /// The version is what is known here: where its bytes are on the local disk, only whether it is still right is asked.
+    FirstBytes(ObjectKey, Option<Version>, ByteRange),
 }
 
 /// What has the first bytes of a file already, and its key.
@@ -109,7 +110,8 @@ impl Filesystem {
             return Ok(Question::Head);
         }
         let first = if size <= WHOLE_MAX { size } else { FIRST_BYTES };
-        Ok(Question::FirstBytes(key, ByteRange::at(0, first)))
+        let known = state.object().filter(|_| !archived && self.transfer.keeps()).cloned();
+        Ok(Question::FirstBytes(key, known, ByteRange::at(0, first)))
     }
 
     /// Close-to-open: compares the file with S3, for a reader together with its first bytes.
@@ -120,7 +122,7 @@ impl Filesystem {
         {
             return Ok(first);
         }
-        let (key, range) = loop {
+        let (key, known, range) = loop {
             match self.question(pin, intent)? {
                 Question::Nothing => return Ok(None),
                 Question::Later(settled) => drop(settled.wait().await),
@@ -128,9 +130,14 @@ impl Filesystem {
                     self.revalidate(pin).await.map_err(gone_is_not_found)?;
                     return Ok(None);
                 }
-                Question::FirstBytes(key, range) => break (key, range),
+                Question::FirstBytes(key, known, range) => break (key, known, range),
             }
         };
+        if let Some(reader) = self.kept_reader(&key, known, range).await {
+            self.revalidate(pin).await.map_err(gone_is_not_found)?;
+            // If it is another version by now, nobody reads through this one.
+            return Ok(Some((key, reader)));
+        }
         let asked = Instant::now();
         match self.store.get(&key, Some(range), None).await {
             Ok(reply) => {
@@ -148,6 +155,17 @@ impl Filesystem {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The reader of a version, if `range` of it is on the local disk.
+    pub(super) async fn kept_reader(
+        &self,
+        key: &ObjectKey,
+        version: Option<Version>,
+        range: ByteRange,
+    ) -> Option<Arc<ObjectReader>> {
+        let reader = self.transfer.reader(key.clone(), version?);
+        reader.is_kept(range).await.then_some(reader)
     }
 
     /// The last handle's way out commits what no flush has committed. Its error has no reader: it is logged, and the draft is kept.

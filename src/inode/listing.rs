@@ -88,6 +88,11 @@ impl DirNames {
         self.listed_at
     }
 
+    /// The version of a file in the listing that is kept, however old that is.
+    pub fn listed_version(&self, name: &Name) -> Option<&Version> {
+        self.listed.get(name)?.version.as_ref()
+    }
+
     /// What is known of `name` without asking S3.
     pub fn known(&mut self, name: &Name, now: Instant, listing_ttl: Duration, negative_ttl: Duration) -> Known {
         if self.removed.contains_key(name) {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 
 use super::Shared;
+use super::keep::{Gatherer, Kept};
 use crate::error::{Error, Result};
 use crate::store::{BodyStream, GetReply};
 use crate::types::{ByteRange, ObjectKey, Version};
@@ -19,6 +20,8 @@ pub(super) struct Source {
     pub(super) shared: Arc<Shared>,
     pub(super) key: ObjectKey,
     pub(super) version: Version,
+    /// Its place on the local disk, if there is a cache.
+    pub(super) kept: Option<Kept>,
 }
 
 /// Why a try ended early.
@@ -30,12 +33,17 @@ enum Ended {
 }
 
 impl Source {
-    /// Gives the bytes of `range` to `sink`, in order, with their offsets. `first` is an answer that is there already
-    /// and begins where the range does.
+    pub(super) fn new(shared: Arc<Shared>, key: ObjectKey, version: Version) -> Self {
+        let kept = shared.keeping.as_ref().and_then(|keeping| keeping.entry(&key, &version));
+        Source { shared, key, version, kept }
+    }
+
+    /// Fetches the bytes of `range`, gives them to `sink`, in order, with their offsets, and to the cache. `first` is an answer
+    /// that is there already and begins where the range does.
     ///
     /// # Errors
     /// `Stale` when the object is not the version any more, what `sink` says, what the store says.
-    pub(super) async fn stream(
+    pub(super) async fn fetch(
         &self,
         range: ByteRange,
         first: Option<GetReply>,
@@ -44,9 +52,10 @@ impl Source {
         let patience = self.shared.patience;
         let (mut at, mut first) = (range.start, first);
         let (mut tries, mut fruitless) = (0, 0);
+        let mut gatherer = self.kept.clone().map(|kept| Gatherer::new(kept, range.start));
         while at < range.end {
             let began = at;
-            let error = match self.attempt(&mut at, range.end, first.take(), sink).await {
+            let error = match self.attempt(&mut at, range.end, first.take(), sink, &mut gatherer).await {
                 Ok(()) => continue,
                 Err(Ended::Final(error)) => return Err(error),
                 Err(Ended::Broken(error)) => error,
@@ -68,6 +77,7 @@ impl Source {
         end: u64,
         first: Option<GetReply>,
         sink: &mut (dyn FnMut(u64, Bytes) -> Result<()> + Send),
+        gatherer: &mut Option<Gatherer>,
     ) -> Result<(), Ended> {
         let reply = match first {
             Some(reply) => reply,
@@ -81,7 +91,10 @@ impl Source {
             };
             chunk.truncate(usize::try_from(end - *at).unwrap_or(usize::MAX));
             let count = chunk.len() as u64;
-            sink(*at, chunk).map_err(Ended::Final)?;
+            sink(*at, chunk.clone()).map_err(Ended::Final)?;
+            if let Some(gatherer) = gatherer {
+                gatherer.take(*at, chunk).await;
+            }
             *at += count;
         }
         if promised.end == end {

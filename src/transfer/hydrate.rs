@@ -60,7 +60,7 @@ pub(super) async fn hydrate(
     if gaps.iter().any(|gap| gap.end > version.size) {
         return Err(Error::Internal("bytes are missing that the base version does not have"));
     }
-    let source = Source { shared: shared.clone(), key: key.clone(), version: version.clone() };
+    let source = Source::new(shared.clone(), key.clone(), version.clone());
     let (file, runtime, limit) = (file.clone(), shared.runtime.clone(), shared.settings.concurrency);
     tasks::run(&shared.runtime, async move {
         let jobs = gaps.into_iter().flat_map(pieces).map(|piece| bring(source.clone(), file.clone(), piece));

@@ -10,6 +10,7 @@ mod cursor;
 mod fetch;
 mod hydrate;
 mod journal;
+mod keep;
 mod multipart;
 mod plan;
 mod reader;
@@ -26,6 +27,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::cache::disk::DiskCache;
 use crate::cache::{Budget, Reservation};
 use crate::config::TransferSettings;
 use crate::error::Result;
@@ -54,6 +56,8 @@ struct Shared {
     store: Arc<dyn ObjectStore>,
     runtime: Handle,
     budget: Budget,
+    /// The cache on the local disk, where there is one.
+    keeping: Option<keep::Keeping>,
     settings: TransferSettings,
     patience: Patience,
     gates: hydrate::Gates,
@@ -105,7 +109,17 @@ impl Patience {
 impl Transfer {
     /// Transfers through `store`, in tasks of `runtime`.
     pub fn new(store: Arc<dyn ObjectStore>, settings: TransferSettings, runtime: Handle) -> Arc<Transfer> {
-        Self::with_patience(store, settings, runtime, Patience::default())
+        Self::with_patience(store, settings, runtime, Patience::default(), None)
+    }
+
+    /// As [`Transfer::new`]; what is read is kept in `cache`, and served from there.
+    pub fn with_cache(
+        store: Arc<dyn ObjectStore>,
+        settings: TransferSettings,
+        runtime: Handle,
+        cache: Option<DiskCache>,
+    ) -> Arc<Transfer> {
+        Self::with_patience(store, settings, runtime, Patience::default(), cache)
     }
 
     fn with_patience(
@@ -113,12 +127,15 @@ impl Transfer {
         settings: TransferSettings,
         runtime: Handle,
         patience: Patience,
+        cache: Option<DiskCache>,
     ) -> Arc<Transfer> {
+        let keeping = cache.map(|cache| keep::Keeping::new(cache, runtime.clone()));
         let budget = Budget::new(settings.memory_limit);
         let shared = Arc::new(Shared {
             store,
             runtime,
             budget,
+            keeping,
             settings,
             patience,
             gates: hydrate::Gates::default(),
@@ -131,6 +148,18 @@ impl Transfer {
     /// The budget of all buffers of this mount.
     pub fn budget(&self) -> &Budget {
         &self.shared.budget
+    }
+
+    /// True when there is a cache on the local disk.
+    pub fn keeps(&self) -> bool {
+        self.shared.keeping.is_some()
+    }
+
+    /// Waits until what is to be kept on the local disk is there, for at most `limit`.
+    pub async fn kept(&self, limit: Duration) {
+        if let Some(keeping) = &self.shared.keeping {
+            keeping.settled(limit).await;
+        }
     }
 
     /// The reader of one version of an object, shared by all who read it.

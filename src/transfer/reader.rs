@@ -14,6 +14,7 @@ use super::Shared;
 use super::cursor::{Cursor, Fetch};
 use super::fetch::Source;
 use super::window::Advice;
+use crate::cache::disk::BLOCK;
 use crate::cache::{Part, Reservation, join};
 use crate::error::{Error, Result};
 use crate::store::GetReply;
@@ -39,7 +40,7 @@ impl ObjectReader {
     pub(super) fn new(shared: Arc<Shared>, key: ObjectKey, version: Version) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
         ObjectReader {
-            source: Source { shared, key, version },
+            source: Source::new(shared, key, version),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             parts: Mutex::default(),
             adopted: Mutex::default(),
@@ -72,6 +73,14 @@ impl ObjectReader {
         let fetch = self.start(&mut parts, range, reserved, Some(reply));
         drop(parts);
         *lock(&self.adopted) = Some(fetch);
+    }
+
+    /// True when all of `range`, within the object, is on the local disk.
+    pub async fn is_kept(&self, range: ByteRange) -> bool {
+        match &self.source.kept {
+            Some(kept) => kept.has(range).await,
+            None => false,
+        }
     }
 
     /// The bytes of `range`, cut at the end of the object.
@@ -107,7 +116,10 @@ impl ObjectReader {
         }
         // Under pressure the windows shrink: each reader may take what it has, and half of what is left.
         let most = shared.settings.read_ahead.min(state.bytes().saturating_add(shared.budget.available() / 2));
-        let advice = state.pattern.observe(range, size, most);
+        let mut advice = state.pattern.observe(range, size, most);
+        if self.source.kept.is_some() {
+            advice = advice.in_blocks(BLOCK, size);
+        }
 
         let mut parts = lock(&self.parts);
         let needed = self.cover_demand(&mut parts, advice);

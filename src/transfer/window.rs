@@ -34,6 +34,16 @@ pub struct Advice {
     pub piece: u64,
 }
 
+impl Advice {
+    /// The same, widened to whole blocks of a file of `size` bytes: parts of blocks are kept nowhere.
+    pub(super) fn in_blocks(self, block: u64, size: u64) -> Advice {
+        let up = |offset: u64| offset.checked_next_multiple_of(block).unwrap_or(u64::MAX).min(size);
+        let demand = ByteRange::new(self.demand.start - self.demand.start % block, up(self.demand.end));
+        let ahead = ByteRange::new(self.ahead.start.max(demand.end), up(self.ahead.end));
+        Advice { demand, ahead, piece: self.piece.checked_next_multiple_of(block).unwrap_or(u64::MAX) }
+    }
+}
+
 /// The pattern of one handle's reads.
 #[derive(Clone, Debug, Default)]
 pub struct Pattern {

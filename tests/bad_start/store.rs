@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -236,4 +237,19 @@ fn a_log_file_that_cannot_be_made() {
     let place = Place::new();
     let said = run(place.pailfs("s3://bucket").arg("--log-file").arg(place.path("missing/log")));
     said.is(2, &["the log file", "can't be opened"]);
+}
+
+#[test]
+fn a_cache_directory_that_cannot_be_used() {
+    let place = Place::new();
+    std::fs::write(place.path("file"), "").expect("a file");
+    std::fs::create_dir(place.path("seen")).expect("a directory");
+    let seen = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(place.path("seen"), seen).expect("it is ours");
+    for (name, why) in [("file", "not a directory"), ("file/cache", "Not a directory"), ("seen", "chmod 700")] {
+        let said = run(place.pailfs("s3://bucket").arg("--cache-dir").arg(place.path(name)));
+        said.is(2, &["the cache directory", "can't be used", why, "-o cache_dir=PATH"]);
+    }
+    let said = run(place.pailfs("s3://bucket").args(["--cache-limit", "1G"]));
+    said.is(1, &["cache_limit needs cache_dir"]);
 }

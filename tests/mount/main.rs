@@ -8,6 +8,7 @@ mod big;
 mod common;
 mod conflicts;
 mod crash;
+mod disk_cache;
 mod faults;
 mod metadata;
 mod model;

@@ -66,6 +66,9 @@ struct Guess {
     stake: Stake,
 }
 
+/// Bytes of a file to fetch: the memory for them, how many, and the version that they were last of.
+type Wanted = (Reservation, u64, Option<Version>);
+
 /// What S3 answered; `Err` is also for what came too late.
 type Answer = Result<Arc<Brought>>;
 
@@ -269,15 +272,26 @@ impl Filesystem {
         }
     }
 
+    /// The version that was listed, for what may be on the local disk of it.
+    fn listed_version(&self, dir: Ino, name: &Name) -> Option<Version> {
+        if !self.transfer.keeps() {
+            return None;
+        }
+        let dir = self.table.get_plain(dir).ok()?;
+        let mut data = dir.lock();
+        data.dir().ok()?.names.listed_version(name).cloned()
+    }
+
     /// Asks for one file ahead. `None` when nothing is asked: it is large, changed here, or there is no room.
     fn guess(self: &Arc<Self>, dir: Ino, file: &Sibling) -> Option<()> {
         let size = file.size?;
-        let mut bytes = size > 0;
-        if let Some(known) = self.table.child(dir, &file.name) {
-            let data = known.inode().lock();
-            if data.is_local() || known.inode().kind() != Kind::File {
+        let (mut bytes, mut known) = (size > 0, self.listed_version(dir, &file.name));
+        if let Some(child) = self.table.child(dir, &file.name) {
+            let data = child.inode().lock();
+            if data.is_local() || child.inode().kind() != Kind::File {
                 return None;
             }
+            known = data.file().ok().and_then(FileState::object).cloned().or(known);
             // The kernel has its pages: only whether they are still right is asked.
             bytes &= data.kernel_pages != Some(data.lineage);
         }
@@ -292,7 +306,8 @@ impl Filesystem {
         }
         let began = Instant::now();
         let (sender, answer) = watch::channel(None);
-        let work = self.clone().fulfil((file.ino, began), key.clone(), memory.map(|memory| (memory, size)), sender);
+        let bytes = memory.map(|memory| (memory, size, known));
+        let work = self.clone().fulfil((file.ino, began), key.clone(), bytes, sender);
         let task = self.runtime.spawn(work).abort_handle();
         let guess = Guess { dir, name: file.name.clone(), key, began, answer, task, stake };
         state.guesses.insert(file.ino, Arc::new(guess));
@@ -304,7 +319,7 @@ impl Filesystem {
         self: Arc<Self>,
         (ino, began): (Ino, Instant),
         key: ObjectKey,
-        bytes: Option<(Reservation, u64)>,
+        bytes: Option<Wanted>,
         answer: watch::Sender<Option<Answer>>,
     ) {
         let end = tokio::time::Instant::from_std(began + self.guess_life());
@@ -318,8 +333,12 @@ impl Filesystem {
         self.ahead.expire(ino, began);
     }
 
-    async fn ask_ahead(&self, key: ObjectKey, bytes: Option<(Reservation, u64)>) -> Result<Brought> {
-        let Some((memory, size)) = bytes else {
+    async fn ask_ahead(&self, key: ObjectKey, bytes: Option<Wanted>) -> Result<Brought> {
+        let here = match &bytes {
+            Some((_, size, known)) => self.kept_reader(&key, known.clone(), ByteRange::at(0, *size)).await.is_some(),
+            None => true,
+        };
+        let Some((memory, size, _)) = bytes.filter(|_| !here) else {
             let info = self.store.head(&key).await?;
             return Ok(Brought { version: info.version, attributes: Arc::new(info.attributes), reader: None });
         };

@@ -6,6 +6,7 @@
 mod ahead;
 mod attributes;
 mod conflicts;
+mod kept;
 mod names;
 mod races;
 mod recover;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Creation, Filesystem};
+use crate::cache::disk::DiskCache;
 use crate::config::{ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, TransferSettings};
 use crate::error::Result;
 use crate::stage::Stage;
@@ -75,10 +77,16 @@ impl Rig {
 
     /// A mount of a store that others may use too.
     fn over(store: Arc<Fake>, settings: FsSettings) -> Rig {
+        Rig::keeping(store, settings, None)
+    }
+
+    /// As above, with a disk cache.
+    fn keeping(store: Arc<Fake>, settings: FsSettings, cache: Option<DiskCache>) -> Rig {
         let root = tempfile::tempdir().expect("a folder");
         let (stage, _) = Stage::open(root.path(), "test").expect("a stage");
         let runtime = tokio::runtime::Handle::current();
-        let fs = Filesystem::new(settings, DirPrefix::normalize("p"), store.clone(), stage, runtime);
+        let prefix = DirPrefix::normalize("p");
+        let fs = Filesystem::with_cache(settings, prefix, store.clone(), (stage, cache), runtime);
         Rig { fs, store, _root: root }
     }
 

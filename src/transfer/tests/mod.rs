@@ -43,7 +43,7 @@ impl Rig {
             ..Patience::default()
         };
         let store = Arc::new(store);
-        let transfer = Transfer::with_patience(store.clone(), settings, Handle::current(), patience);
+        let transfer = Transfer::with_patience(store.clone(), settings, Handle::current(), patience, None);
         let root = tempfile::tempdir().expect("a temporary directory");
         let (stage, _) = Stage::open(&root.path().join("stage"), "test").expect("the stage opens");
         Rig { store, transfer, stage, _root: root }

@@ -3,6 +3,7 @@
 //! Owns setting up and giving back: each guard cleans up when it is dropped, also when a test panics.
 //! Knows nothing of what is tested. The server is the in-process one, unless `PAILFS_TEST_BUCKET` (and, for other
 //! stores than AWS, `PAILFS_TEST_ENDPOINT`) name another; `PAILFS_TEST_SERVER` then says which kind it is.
+//! With `PAILFS_TEST_CACHE` set every mount has a disk cache of its own.
 
 mod capability;
 mod mount;

@@ -68,6 +68,10 @@ impl Mount {
         let mut all = server.endpoint_options();
         all.push(format!("stage_dir={}", stage.display()));
         all.push(format!("log_file={}", home.path().join("log").display()));
+        if std::env::var_os("PAILFS_TEST_CACHE").is_some() && !has_cache(&options.options) {
+            all.push(format!("cache_dir={}", home.path().join("cache").display()));
+            all.push("cache_min_free=0".to_owned());
+        }
         all.extend(options.options);
         let command = MountCommand { source: server.source(), options: all, environment: server.environment() };
         let mut mount = Mount { home, root, pid: 0, mounted: false, command, lifeline: Lifeline::default() };
@@ -211,6 +215,10 @@ impl Mount {
     pub fn sh(&self, script: &str) -> String {
         self.shell().run(script)
     }
+}
+
+fn has_cache(options: &[String]) -> bool {
+    options.iter().any(|option| option.starts_with("cache_dir="))
 }
 
 /// Keeps the daemon of a mount from being taken for hung.

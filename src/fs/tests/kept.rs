@@ -1,0 +1,176 @@
+//! What the disk cache saves, and what it must not hide.
+
+use std::path::{Path, PathBuf};
+
+use super::*;
+use crate::config::CacheSettings;
+use crate::transfer::tests::fake::Call;
+
+/// A disk and a store, mounted again and again.
+struct Disk {
+    root: tempfile::TempDir,
+    store: Arc<Fake>,
+}
+
+impl Disk {
+    fn new() -> Disk {
+        Disk { root: tempfile::tempdir().expect("a folder"), store: Arc::new(Fake::new(false)) }
+    }
+
+    /// A mount as if nobody had mounted before: it knows nothing, and asks of S3 each time.
+    fn mount(&self) -> Rig {
+        self.mount_with(no_cache(), 1 << 30)
+    }
+
+    fn mount_with(&self, settings: FsSettings, limit: u64) -> Rig {
+        let cache = CacheSettings { dir: self.dir(), limit, min_free: 0 };
+        let cache = DiskCache::open(cache, "test".to_owned()).expect("a cache");
+        self.store.take_calls();
+        Rig::keeping(self.store.clone(), settings, Some(cache))
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.path().join("cache")
+    }
+
+    /// The files of bytes in it.
+    fn data_files(&self) -> Vec<PathBuf> {
+        let shards = std::fs::read_dir(self.dir()).expect("the cache").flatten();
+        let entries = shards.filter_map(|shard| std::fs::read_dir(shard.path()).ok()).flatten().flatten();
+        entries.map(|entry| entry.path()).filter(|path| is_data(path)).collect()
+    }
+}
+
+fn is_data(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "data")
+}
+
+impl Rig {
+    /// Reads a file whole, in steps, and waits until what came is kept.
+    async fn read_whole(&self, name: &str) -> Vec<u8> {
+        let ino = self.ino(Ino::ROOT, name).await.expect("a file");
+        let fh = self.fs.open(ino, READ).await.expect("an open").fh;
+        let mut all = Vec::new();
+        loop {
+            let bytes = self.fs.read(fh, all.len() as u64, 128 << 10).await.expect("a read");
+            if bytes.is_empty() {
+                break;
+            }
+            all.extend_from_slice(&bytes);
+        }
+        self.fs.release(fh).await.expect("a release");
+        self.fs.transfer.kept(Duration::from_secs(10)).await;
+        all
+    }
+}
+
+fn noise(seed: u64, len: usize) -> Vec<u8> {
+    (0..len as u64).map(|at| ((at + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
+}
+
+#[tokio::test]
+async fn the_next_mount_fetches_no_bytes_and_still_asks_whether_they_are_right() {
+    for size in [5, 128 << 10, (1 << 20) + 1, (5 << 20) + 777] {
+        let (disk, bytes) = (Disk::new(), noise(1, size));
+        disk.store.set("p/f", bytes.clone());
+        assert!(disk.mount().read_whole("f").await == bytes);
+        let second = disk.mount();
+        let ino = second.ino(Ino::ROOT, "f").await.expect("a file");
+        disk.store.take_calls();
+        let fh = second.open(ino, READ).await;
+        assert_eq!(disk.store.take_calls(), [Call::Head], "the open of {size} bytes");
+        second.close(fh).await.expect("a close");
+        assert!(second.read_whole("f").await == bytes);
+        assert!(!disk.store.take_calls().contains(&Call::Get), "{size} bytes");
+    }
+}
+
+#[tokio::test]
+async fn a_file_changed_since_is_fetched_anew() {
+    let disk = Disk::new();
+    disk.store.set("p/f", noise(1, 300_000));
+    disk.mount().read_whole("f").await;
+    let mount = disk.mount();
+    mount.read_whole("f").await;
+    let changed = noise(2, 300_000);
+    disk.store.set("p/f", changed.clone());
+    assert!(mount.read_whole("f").await == changed, "an open that shows the old bytes");
+    assert!(disk.mount().read_whole("f").await == changed);
+}
+
+#[tokio::test]
+async fn a_file_removed_since_is_not_shown_from_the_disk() {
+    let disk = Disk::new();
+    disk.store.set("p/f", noise(1, 1000));
+    let mount = disk.mount();
+    mount.read_whole("f").await;
+    let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
+    disk.store.remove("p/f");
+    assert!(mount.fs.open(ino, READ).await.is_err());
+}
+
+#[tokio::test]
+async fn a_poisoned_entry_is_fetched_anew() {
+    let (disk, bytes) = (Disk::new(), noise(1, 3 << 20));
+    disk.store.set("p/f", bytes.clone());
+    disk.mount().read_whole("f").await;
+    for place in [0, 1 << 20, (3 << 20) - 1] {
+        let file = std::fs::File::options().write(true).open(&disk.data_files()[0]).expect("its file");
+        std::os::unix::fs::FileExt::write_all_at(&file, &[!bytes[place]], place as u64).expect("poisoned");
+        let mount = disk.mount();
+        assert!(mount.read_whole("f").await == bytes, "poisoned at {place}");
+        assert!(disk.store.take_calls().contains(&Call::Get));
+        // What came again is kept again, all of it after another reading.
+        disk.mount().read_whole("f").await;
+        assert!(disk.mount().read_whole("f").await == bytes);
+        assert!(!disk.store.take_calls().contains(&Call::Get), "poisoned at {place}");
+    }
+}
+
+#[tokio::test]
+async fn a_read_succeeds_where_nothing_fits_and_where_the_directory_is_gone() {
+    let (disk, bytes) = (Disk::new(), noise(1, 3 << 20));
+    disk.store.set("p/f", bytes.clone());
+    let mount = disk.mount_with(no_cache(), 1 << 20);
+    assert!(mount.read_whole("f").await == bytes);
+    assert!(mount.read_whole("f").await == bytes);
+    std::fs::remove_dir_all(disk.dir()).expect("removed");
+    assert!(mount.read_whole("f").await == bytes);
+}
+
+#[tokio::test]
+async fn a_change_of_a_file_that_is_kept_fetches_nothing_of_it() {
+    let (disk, mut bytes) = (Disk::new(), noise(1, 2 << 20));
+    disk.store.set("p/f", bytes.clone());
+    disk.mount().read_whole("f").await;
+    let mount = disk.mount();
+    let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
+    let fh = mount.open(ino, WRITE).await;
+    mount.fs.write(fh, 1_000_000, b"changed").await.expect("a write");
+    mount.close(fh).await.expect("a close");
+    bytes[1_000_000..][..7].copy_from_slice(b"changed");
+    assert!(mount.object("p/f") == Some(bytes));
+    assert!(!disk.store.take_calls().contains(&Call::Get));
+}
+
+#[tokio::test]
+async fn files_in_listing_order_are_asked_for_ahead_without_their_bytes() {
+    let disk = Disk::new();
+    for number in 0..40 {
+        disk.store.set(&format!("p/d/{number:02}"), noise(number, 2000));
+    }
+    // Believed long enough for guesses.
+    let read = async |mount: &Rig| {
+        let dir = mount.ino(Ino::ROOT, "d").await.expect("a directory");
+        for (number, name) in mount.names(dir).await.iter().enumerate() {
+            let ino = mount.ino(dir, name).await.expect("a file");
+            assert!(mount.read(ino).await.expect("a read") == noise(number as u64, 2000), "{name}");
+        }
+        mount.fs.transfer.kept(Duration::from_secs(10)).await;
+    };
+    read(&disk.mount_with(settings(), 1 << 30)).await;
+    let second = disk.mount_with(settings(), 1 << 30);
+    read(&second).await;
+    let calls = disk.store.take_calls();
+    assert!(!calls.contains(&Call::Get), "{calls:?}");
+}

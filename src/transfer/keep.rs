@@ -1,0 +1,189 @@
+//! The disk cache on the way of bytes: what is there is not fetched, and what is fetched is kept there.
+//!
+//! Owns when the cache is asked and when bytes are handed to it, and how many may wait for the disk. A reader never waits for
+//! bytes to be written, but for a moment when the disk is slower than the store; what has to wait longer is not kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::fetch::Source;
+use crate::cache::disk::{BLOCK, DiskCache, Entry, Found};
+use crate::error::Result;
+use crate::store::GetReply;
+use crate::types::{ByteRange, ObjectKey, Version};
+
+/// Blocks that may wait to be written: 16 MiB.
+const WAITING: u32 = 128;
+/// Blocks that are written at once, if so many follow each other.
+const AT_ONCE: u64 = 8;
+/// Longest wait for a slow disk.
+const WAIT: Duration = Duration::from_millis(200);
+
+/// The disk cache of a mount, and what waits for it.
+#[derive(Clone, Debug)]
+pub(super) struct Keeping {
+    cache: DiskCache,
+    room: Arc<Semaphore>,
+    runtime: Handle,
+}
+
+impl Keeping {
+    pub fn new(cache: DiskCache, runtime: Handle) -> Self {
+        Keeping { cache, room: Arc::new(Semaphore::new(WAITING as usize)), runtime }
+    }
+
+    pub fn entry(&self, key: &ObjectKey, version: &Version) -> Option<Kept> {
+        let entry = self.cache.entry(key, version)?;
+        Some(Kept { entry, keeping: self.clone() })
+    }
+
+    /// Waits until nothing waits for the disk any more, for at most `limit`.
+    pub async fn settled(&self, limit: Duration) {
+        // The semaphore is never closed: the wait ends by itself or at the limit.
+        let _ = tokio::time::timeout(limit, self.room.acquire_many(WAITING)).await;
+    }
+}
+
+/// One version's place in the cache.
+#[derive(Clone, Debug)]
+pub(super) struct Kept {
+    entry: Arc<Entry>,
+    keeping: Keeping,
+}
+
+impl Kept {
+    /// True when all of `range` is there.
+    pub async fn has(&self, range: ByteRange) -> bool {
+        let entry = self.entry.clone();
+        self.keeping.runtime.spawn_blocking(move || entry.has(range)).await.unwrap_or(false)
+    }
+
+    async fn look(&self, range: ByteRange) -> Found {
+        let entry = self.entry.clone();
+        let found = self.keeping.runtime.spawn_blocking(move || entry.look(range)).await;
+        found.unwrap_or(Found::MissingUntil(range.end))
+    }
+
+    fn write(&self, at: u64, pieces: Vec<Bytes>, permit: OwnedSemaphorePermit) {
+        let entry = self.entry.clone();
+        self.keeping.runtime.spawn_blocking(move || {
+            entry.keep(at, &pieces);
+            drop((pieces, permit));
+        });
+    }
+}
+
+impl Source {
+    /// Gives the bytes of `range` to `sink`, in order, with their offsets: those that are kept on the disk from there, the
+    /// others from the store. `first` is an answer of the store that is there already and begins where the range does.
+    ///
+    /// # Errors
+    /// `Stale` when bytes are fetched and the object is not the version any more, what `sink` says, what the store says.
+    pub(super) async fn stream(
+        &self,
+        range: ByteRange,
+        first: Option<GetReply>,
+        sink: &mut (dyn FnMut(u64, Bytes) -> Result<()> + Send),
+    ) -> Result<()> {
+        let Some(kept) = self.kept.as_ref().filter(|_| first.is_none()) else {
+            return self.fetch(range, first, sink).await;
+        };
+        let mut at = range.start;
+        while at < range.end {
+            let rest = ByteRange::new(at, range.end);
+            match kept.look(rest).await {
+                Found::Here(bytes) if !bytes.is_empty() => {
+                    let count = bytes.len() as u64;
+                    sink(at, bytes)?;
+                    at += count;
+                }
+                Found::MissingUntil(until) if until > at => {
+                    self.fetch(ByteRange::new(at, until), None, sink).await?;
+                    at = until;
+                }
+                _ => return self.fetch(rest, None, sink).await,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Gathers what arrives of a version until it makes whole blocks, and has them written.
+#[derive(Debug)]
+pub(super) struct Gatherer {
+    kept: Kept,
+    /// Offset of the first byte of `pieces`, which is a block's first.
+    start: u64,
+    end: u64,
+    pieces: Vec<Bytes>,
+}
+
+impl Gatherer {
+    pub fn new(kept: Kept, at: u64) -> Self {
+        let start = at.next_multiple_of(BLOCK);
+        Gatherer { kept, start, end: start, pieces: Vec::new() }
+    }
+
+    /// Takes the bytes that come next.
+    pub async fn take(&mut self, at: u64, mut chunk: Bytes) {
+        if at < self.end {
+            // The rest of a block whose first bytes came another way.
+            let before = chunk.len().min(usize::try_from(self.end - at).unwrap_or(usize::MAX));
+            chunk = chunk.split_off(before);
+        }
+        self.end += chunk.len() as u64;
+        if !chunk.is_empty() {
+            self.pieces.push(chunk);
+        }
+        let blocks = self.whole_blocks();
+        if blocks >= AT_ONCE || (blocks > 0 && self.end == self.kept.entry.size()) {
+            let room = self.kept.keeping.room.clone().acquire_many_owned(permits(blocks));
+            let permit = tokio::time::timeout(WAIT, room).await;
+            let (start, pieces) = self.cut();
+            if let Ok(Ok(permit)) = permit {
+                self.kept.write(start, pieces, permit);
+            }
+        }
+    }
+
+    fn whole_blocks(&self) -> u64 {
+        let len = self.end - self.start;
+        if self.end == self.kept.entry.size() { len.div_ceil(BLOCK) } else { len / BLOCK }
+    }
+
+    /// The whole blocks, with the offset of the first; the rest stays.
+    fn cut(&mut self) -> (u64, Vec<Bytes>) {
+        let (start, cut) = (self.start, (self.start + self.whole_blocks() * BLOCK).min(self.end));
+        let (mut at, mut whole, mut rest) = (start, Vec::new(), Vec::new());
+        for mut piece in std::mem::take(&mut self.pieces) {
+            let len = piece.len() as u64;
+            let head = piece.split_to(cut.saturating_sub(at).min(len) as usize);
+            whole.extend((!head.is_empty()).then_some(head));
+            rest.extend((!piece.is_empty()).then_some(piece));
+            at += len;
+        }
+        (self.start, self.pieces) = (cut, rest);
+        (start, whole)
+    }
+}
+
+impl Drop for Gatherer {
+    /// A request may be cut short when nobody wants the rest: what came is kept all the same.
+    fn drop(&mut self) {
+        let blocks = self.whole_blocks();
+        if blocks > 0
+            && let Ok(permit) = self.kept.keeping.room.clone().try_acquire_many_owned(permits(blocks))
+        {
+            let (start, pieces) = self.cut();
+            self.kept.write(start, pieces, permit);
+        }
+    }
+}
+
+fn permits(blocks: u64) -> u32 {
+    u32::try_from(blocks).unwrap_or(WAITING).min(WAITING)
+}
