@@ -120,13 +120,16 @@ impl Filesystem {
         data.opens.writing == 0 && (writes || (born && data.opens.all <= 1))
     }
 
-    /// The last step of a release: what only open handles needed goes. Returns true when it was the last handle.
-    pub(super) fn close_out(handle: &FileHandle) -> Result<bool> {
+    /// The last step of a release: what only open handles needed goes.
+    pub(super) fn close_out(handle: &FileHandle) -> Result<()> {
+        // Let go of after the lock: removing a file of the local disk takes its time.
+        let _local;
         let mut data = handle.pin.inode().lock();
+        _local = data.file()?.staged().cloned();
         data.opens.all = data.opens.all.saturating_sub(1);
         if data.opens.all == 0 && matches!(data.file()?, FileState::Clean(_)) {
             data.apply(Event::LetGo)?;
         }
-        Ok(data.opens.all == 0)
+        Ok(())
     }
 }

@@ -178,19 +178,18 @@ impl Filesystem {
             true => self.commit(handle.pin.inode(), Scope::Everything).await,
             false => Ok(()),
         };
-        let last = Self::close_out(&handle)?;
-        if last {
-            self.finish_unlinked(&handle).await;
-        }
+        Self::close_out(&handle)?;
+        self.finish_unlinked(&handle).await;
         outcome
     }
 
-    /// The object of an unlinked file goes with its last handle.
-    async fn finish_unlinked(&self, handle: &FileHandle) {
+    /// The object of an unlinked file goes with its last handle. Others may have been opened since this one was counted out,
+    /// and none is any more once the file is seen to be both unlinked and not open.
+    pub(super) async fn finish_unlinked(&self, handle: &FileHandle) {
         let object = {
             let data = handle.pin.inode().lock();
             match data.file() {
-                Ok(FileState::Unlinked(Remains::Object(object))) => Some(object.clone()),
+                Ok(FileState::Unlinked(Remains::Object(object))) if data.opens.all == 0 => Some(object.clone()),
                 _ => None,
             }
         };

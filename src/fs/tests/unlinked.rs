@@ -44,6 +44,22 @@ async fn a_large_unlinked_file_hides_its_object_until_the_last_close() {
     assert_eq!(rig.object("p/f"), None, "the object was left behind");
 }
 
+/// The last of a file's handles is counted out, and before that has any consequence the file is opened again and unlinked.
+#[tokio::test]
+async fn a_late_release_leaves_the_object_of_a_file_that_was_opened_and_unlinked_since() {
+    let rig = Rig::with(no_cache()).await;
+    let early = opened(&rig, Ino::ROOT, "f").await;
+    let handle = rig.fs.file_handle(early).expect("a handle");
+    rig.fs.release(early).await.expect("a release");
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    let fh = rig.open(ino, READ).await;
+    rig.fs.unlink(Ino::ROOT, b"f").await.expect("an unlink");
+    rig.fs.finish_unlinked(&handle).await;
+    assert_eq!(end(&rig, fh).await.expect("a read"), b"xx");
+    rig.fs.release(fh).await.expect("a release");
+    assert_eq!(rig.object("p/f"), None);
+}
+
 #[tokio::test]
 async fn a_name_made_again_leaves_the_old_file_to_who_has_it_open() {
     let rig = Rig::with(no_cache()).await;
