@@ -12,13 +12,10 @@ use super::handle::FileHandle;
 use super::reply::Opened;
 use crate::error::{Error, Result};
 use crate::inode::{FileState, Kind, Pin, Remains, Settled};
-use crate::transfer::ObjectReader;
+use crate::transfer::{ObjectReader, WHOLE_MAX, whole_or};
 use crate::types::{Access, ByteRange, Fh, Ino, ObjectKey, OpenIntent, Version};
 
-/// A file up to this size comes whole with its open: one round trip for a small file.
-pub(super) const WHOLE_MAX: u64 = 1 << 20;
-
-/// Of a larger one only this much comes with the open, in case it is read at random.
+/// Of a file that does not come whole only this much comes with the open, in case it is read at random.
 const FIRST_BYTES: u64 = 256 << 10;
 
 /// Storage classes whose objects must be restored before they can be read (S3 User Guide, "Understanding and managing
@@ -37,7 +34,7 @@ enum Question {
     Later(Settled),
     Head,
     /// The version is what is known here: where its bytes are on the local disk, only whether it is still right is asked.
-    FirstBytes(ObjectKey, Option<Version>, ByteRange),
+    FirstBytes(ObjectKey, Option<Version>, u64),
 }
 
 /// What has the first bytes of a file already, and its key.
@@ -109,9 +106,8 @@ impl Filesystem {
         if intent.access == Access::Write || intent.truncate || size == 0 || has_pages {
             return Ok(Question::Head);
         }
-        let first = if size <= WHOLE_MAX { size } else { FIRST_BYTES };
         let known = state.object().filter(|_| !archived && self.transfer.keeps()).cloned();
-        Ok(Question::FirstBytes(key, known, ByteRange::at(0, first)))
+        Ok(Question::FirstBytes(key, known, size))
     }
 
     /// Close-to-open: compares the file with S3, for a reader together with its first bytes.
@@ -122,7 +118,7 @@ impl Filesystem {
         {
             return Ok(first);
         }
-        let (key, known, range) = loop {
+        let (key, known, size) = loop {
             match self.question(pin, intent)? {
                 Question::Nothing => return Ok(None),
                 Question::Later(settled) => drop(settled.wait().await),
@@ -130,16 +126,17 @@ impl Filesystem {
                     self.revalidate(pin).await.map_err(gone_is_not_found)?;
                     return Ok(None);
                 }
-                Question::FirstBytes(key, known, range) => break (key, known, range),
+                Question::FirstBytes(key, known, size) => break (key, known, size),
             }
         };
+        let range = ByteRange::at(0, if size <= WHOLE_MAX { size } else { FIRST_BYTES });
         if let Some(reader) = self.kept_reader(&key, known, range).await {
             self.revalidate(pin).await.map_err(gone_is_not_found)?;
             // If it is another version by now, nobody reads through this one.
             return Ok(Some((key, reader)));
         }
         let asked = Instant::now();
-        match self.store.get(&key, Some(range), None).await {
+        match self.store.get(&key, whole_or(range, size), None).await {
             Ok(reply) => {
                 let version = reply.info.version.clone();
                 let attributes = Some(Arc::new(reply.info.attributes.clone()));

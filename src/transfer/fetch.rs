@@ -14,6 +14,15 @@ use crate::error::{Error, Result};
 use crate::store::{BodyStream, GetReply};
 use crate::types::{ByteRange, ObjectKey, Version};
 
+/// An object up to this size comes whole: in one round trip, and compared with its checksum before a byte of it is given on.
+/// Of whole objects stores know the checksum, of ranges they don't.
+pub const WHOLE_MAX: u64 = 1 << 20;
+
+/// What to ask the store for, to have `range` of an object of `size` bytes: `None` is the whole.
+pub fn whole_or(range: ByteRange, size: u64) -> Option<ByteRange> {
+    (size > WHOLE_MAX || range != ByteRange::new(0, size)).then_some(range)
+}
+
 /// Where the bytes come from.
 #[derive(Clone, Debug)]
 pub(super) struct Source {
@@ -84,6 +93,9 @@ impl Source {
             None => self.get(ByteRange::new(*at, end)).await?,
         };
         let (promised, mut body) = (reply.range, reply.body);
+        if promised == ByteRange::new(0, reply.info.version.size) && promised.end <= WHOLE_MAX {
+            body = self.checked(body).await?;
+        }
         while *at < end {
             let mut chunk = match self.next_chunk(&mut body).await? {
                 Some(chunk) => chunk,
@@ -104,6 +116,24 @@ impl Source {
         Ok(())
     }
 
+    /// A body that has come to its end, which says whether it is right, or to where it broke: from there it is asked for in
+    /// ranges.
+    async fn checked(&self, mut body: BodyStream) -> Result<BodyStream, Ended> {
+        let mut chunks = Vec::new();
+        loop {
+            match self.next_chunk(&mut body).await {
+                Ok(Some(chunk)) => chunks.push(Ok(chunk)),
+                Ok(None) => break,
+                Err(Ended::Broken(error)) if !matches!(error, Error::Corrupt(_)) => {
+                    chunks.push(Err(error));
+                    break;
+                }
+                Err(ended) => return Err(ended),
+            }
+        }
+        Ok(Box::pin(futures_util::stream::iter(chunks)))
+    }
+
     async fn next_chunk(&self, body: &mut BodyStream) -> Result<Option<Bytes>, Ended> {
         match tokio::time::timeout(self.shared.patience.stall, body.next()).await {
             Err(_) => Err(Ended::Broken(Error::Timeout("the body stalled".into()))),
@@ -114,7 +144,8 @@ impl Source {
     }
 
     async fn get(&self, range: ByteRange) -> Result<GetReply, Ended> {
-        let reply = self.shared.store.get(&self.key, Some(range), Some(&self.version.etag)).await;
+        let reply =
+            self.shared.store.get(&self.key, whole_or(range, self.version.size), Some(&self.version.etag)).await;
         let reply = reply.map_err(|error| match error {
             Error::PreconditionFailed | Error::NotFound | Error::RangeNotSatisfiable => Ended::Final(Error::Stale),
             Error::Corrupt(_) => Ended::Broken(error),

@@ -37,6 +37,7 @@ use crate::store::{Attributes, CopyAttributes, GetReply, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 pub use cursor::Cursor;
+pub use fetch::{WHOLE_MAX, whole_or};
 pub use plan::{Grid, Piece, Plan, plan_copy, plan_upload};
 pub use reader::ObjectReader;
 pub use stream::{Opening, Target};

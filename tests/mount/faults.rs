@@ -145,6 +145,25 @@ fn a_wrong_range_is_never_taken_for_the_right_one() {
     eventually("it is read as it is", || std::fs::read(mount.path("f")).is_ok_and(|read| read == bytes));
 }
 
+/// Of objects that come whole the store knows a checksum.
+#[test]
+fn a_small_file_whose_body_is_corrupt_is_fetched_again() {
+    let Some((server, mount)) = server_and_mount() else { return };
+    for (name, size) in [("tiny", 5), ("small", 300_000), ("1 MiB", 1 << 20)] {
+        server.objects().put(name, noise(31, size));
+        let before = server.demo().faults_fired();
+        let corrupt = FaultKind::CorruptBody { at: size as u64 / 2 };
+        server.demo().add_fault(Fault::new(corrupt).on(Operation::GetObject).times(2));
+        assert_same_bytes(name, &std::fs::read(mount.path(name)).expect("read"), &noise(31, size));
+        assert_eq!(server.demo().faults_fired() - before, 2, "{name}: nothing was broken");
+        server.demo().clear_faults();
+    }
+    // Where it goes on, an error is told, and no wrong byte.
+    server.objects().put("f", "right");
+    server.demo().add_fault(Fault::new(FaultKind::CorruptBody { at: 1 }).on(Operation::GetObject));
+    assert_eq!(std::fs::read(mount.path("f")).err().and_then(|error| error.raw_os_error()), Some(libc::EIO));
+}
+
 #[test]
 fn a_body_that_goes_silent_is_read_on_within_seconds() {
     let Some((server, mount)) = server_and_mount() else { return };

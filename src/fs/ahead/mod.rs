@@ -19,12 +19,12 @@ use tokio::task::AbortHandle;
 use self::order::{Ledger, Limits, weight};
 use self::siblings::{Sibling, Siblings};
 use super::Filesystem;
-use super::open::{First, WHOLE_MAX};
+use super::open::First;
 use crate::cache::Reservation;
 use crate::error::{Error, Result};
 use crate::inode::{Belief, FileState, Kind, Listed, Pin};
 use crate::store::Attributes;
-use crate::transfer::ObjectReader;
+use crate::transfer::{ObjectReader, WHOLE_MAX, whole_or};
 use crate::types::{ByteRange, Ino, Name, ObjectKey, Version};
 
 /// Directories whose listings are kept for guessing, and names in all of them (about 50 bytes each).
@@ -342,7 +342,7 @@ impl Filesystem {
             let info = self.store.head(&key).await?;
             return Ok(Brought { version: info.version, attributes: Arc::new(info.attributes), reader: None });
         };
-        let reply = self.store.get(&key, Some(ByteRange::at(0, size)), None).await?;
+        let reply = self.store.get(&key, whole_or(ByteRange::at(0, size), size), None).await?;
         let (version, attributes) = (reply.info.version.clone(), Arc::new(reply.info.attributes.clone()));
         let reader = self.transfer.reader_with(key, reply, memory);
         Ok(Brought { version, attributes, reader: Some(reader) })
