@@ -1,7 +1,14 @@
 //! Two writers of one file, and what the option `conflict` makes of it.
 
+use std::time::SystemTime;
+
+use tokio::sync::Notify;
+
+use super::send_ahead::until;
 use super::*;
 use crate::error::Error;
+use crate::fs::SetAttributes;
+use crate::inode::OwnershipChange;
 use crate::transfer::tests::fake::{Call, Fault};
 
 /// Two mounts of one store, the first of which does this with conflicts.
@@ -76,6 +83,58 @@ async fn keep_both_takes_another_name_when_one_is_taken() {
     ours.store.next(Call::Put, Fault::Fail(Error::PreconditionFailed));
     ours.close(fh).await.expect("both are kept");
     assert!(conflict_copy(&ours).ends_with("Z-2"), "{:?}", ours.store.keys());
+}
+
+#[tokio::test]
+async fn keep_both_replaces_nothing_that_has_the_name_of_the_copy() {
+    let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
+    let (ino, fh) = both_write(&ours, &theirs).await;
+    // The time of the last write is in the name.
+    let written = Some(SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000));
+    let ownership = OwnershipChange { mtime: written, ..OwnershipChange::default() };
+    let change = SetAttributes { ownership, handle: Some(fh), ..SetAttributes::default() };
+    ours.fs.setattr(ino, change).await.expect("changed");
+    let taken = "p/f.conflict-here-20010909T014640Z";
+    ours.store.set(taken, "another's");
+    ours.close(fh).await.expect("both are kept");
+    assert_eq!(ours.object(taken).as_deref(), Some(&b"another's"[..]));
+    assert_eq!(ours.object(&format!("{taken}-2")).as_deref(), Some(&b"ours, longer"[..]));
+}
+
+/// Closes a file of `ours`; another writer does `meanwhile` after the conflict was looked at, and before it is put right.
+async fn close_while(ours: &Rig, fh: Fh, meanwhile: impl FnOnce()) {
+    // The first look is whether it is our own work, the second what stands there.
+    let (own, theirs) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    own.notify_one();
+    ours.store.next(Call::Head, Fault::Late(own));
+    ours.store.next(Call::Head, Fault::Late(theirs.clone()));
+    ours.store.take_calls();
+    let change = async {
+        until("the conflict is looked at", || ours.store.count(Call::Head) == 2).await;
+        meanwhile();
+        theirs.notify_one();
+    };
+    let (closed, ()) = tokio::join!(ours.close(fh), change);
+    closed.expect("the conflict is put right");
+}
+
+#[tokio::test]
+async fn overwrite_looks_again_at_what_was_stored_meanwhile() {
+    let (ours, theirs) = two(ConflictPolicy::Overwrite).await;
+    let (_, fh) = both_write(&ours, &theirs).await;
+    close_while(&ours, fh, || drop(ours.store.set("p/f", "theirs, newer"))).await;
+    assert_eq!(ours.store.count(Call::Put), 3, "a version that was never looked at was replaced");
+    assert_eq!(ours.object("p/f").as_deref(), Some(&b"ours, longer"[..]));
+}
+
+#[tokio::test]
+async fn a_name_that_was_free_and_is_taken_again_is_not_replaced() {
+    let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
+    let (_, fh) = both_write(&ours, &theirs).await;
+    ours.store.remove("p/f");
+    close_while(&ours, fh, || drop(ours.store.set("p/f", "theirs, newer"))).await;
+    assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs, newer"[..]));
+    assert_eq!(ours.object(&conflict_copy(&ours)).as_deref(), Some(&b"ours, longer"[..]));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::send_ahead::{MIB, content};
 use super::*;
 use crate::error::Error;
-use crate::fs::{Recovery, RenameMode};
+use crate::fs::{Holders, Recovery, RenameMode};
 use crate::stage::{Leftover, remaining};
 use crate::store::{Attributes, ObjectStore, PartSource};
 use crate::transfer::tests::fake::{Call, Fault};
@@ -104,6 +104,24 @@ async fn a_closed_file_is_there_before_the_first_operation_and_stored_by_the_nex
     assert_eq!(rig.object("p/d/f").as_deref(), Some(&b"hello"[..]));
     assert_eq!(rig.fs.getattr(ino).await.expect("attributes").ownership.mode & 0o777, 0o640);
     assert!(rig.left().is_empty());
+}
+
+#[tokio::test]
+async fn what_stays_in_the_stage_survives_a_loss_of_power() {
+    let rig = Rig::doomed().await;
+    let synced = || {
+        let files = std::fs::read_dir(rig.fs.stage.dir()).expect("readable").map(|file| file.expect("a file").path());
+        let records = files.filter(|path| path.extension().is_some_and(|extension| extension == "json"));
+        let texts = records.map(|path| String::from_utf8_lossy(&std::fs::read(path).expect("readable")).into_owned());
+        texts.filter(|text| text.contains("\"synced\":true")).count()
+    };
+    rig.put_in_vain(Ino::ROOT, "refused", b"hello").await;
+    assert_eq!(synced(), 1, "a failed commit left bytes that are not safe on the disk");
+    let (_, fh) = rig.create(Ino::ROOT, "open").await;
+    rig.fs.write(fh, 0, b"half").await.expect("a write");
+    rig.store.next(Call::Put, Fault::Hang);
+    let drained = rig.fs.drain(Duration::from_millis(50), Holders::Possible).await;
+    assert_eq!((drained.left.len(), drained.open.len(), synced()), (1, 1, 2));
 }
 
 #[tokio::test]
