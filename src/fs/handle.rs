@@ -120,15 +120,26 @@ impl Filesystem {
         data.opens.writing == 0 && (writes || (born && data.opens.all <= 1))
     }
 
-    /// The last step of a release: what only open handles needed goes.
-    pub(super) fn close_out(handle: &FileHandle) -> Result<()> {
+    /// The last step of a release: what only open handles needed goes, to the disk cache where there is one.
+    pub(super) fn close_out(&self, handle: &FileHandle) -> Result<()> {
+        // The key first: the table's lock comes before an inode's.
+        let key = self.table.key_of(handle.pin.ino());
         // Let go of after the lock: removing a file of the local disk takes its time.
-        let _local;
-        let mut data = handle.pin.inode().lock();
-        _local = data.file()?.staged().cloned();
-        data.opens.all = data.opens.all.saturating_sub(1);
-        if data.opens.all == 0 && matches!(data.file()?, FileState::Clean(_)) {
-            data.apply(Event::LetGo)?;
+        let (local, version) = {
+            let mut data = handle.pin.inode().lock();
+            let local = data.file()?.staged().cloned();
+            data.opens.all = data.opens.all.saturating_sub(1);
+            let version = match data.file()? {
+                FileState::Clean(clean) if data.opens.all == 0 => Some(clean.version.clone()),
+                _ => None,
+            };
+            if version.is_some() {
+                data.apply(Event::LetGo)?;
+            }
+            (local, version)
+        };
+        if let (Some(staged), Some(version), Ok(key)) = (local, version, key) {
+            self.transfer.keep_written(&key, &version, staged);
         }
         Ok(())
     }

@@ -175,7 +175,7 @@ impl Filesystem {
             true => self.commit(handle.pin.inode(), Scope::Everything).await,
             false => Ok(()),
         };
-        Self::close_out(&handle)?;
+        self.close_out(&handle)?;
         self.finish_unlinked(&handle).await;
         outcome
     }

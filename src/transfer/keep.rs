@@ -13,6 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::fetch::Source;
 use crate::cache::disk::{BLOCK, DiskCache, Entry, Found};
 use crate::error::Result;
+use crate::stage::StagedFile;
 use crate::store::GetReply;
 use crate::types::{ByteRange, ObjectKey, Version};
 
@@ -74,6 +75,48 @@ impl Kept {
             entry.keep(at, &pieces);
             drop((pieces, permit));
         });
+    }
+}
+
+/// What a file that was written here costs of the room for what waits: so that few are read at once.
+const WRITTEN: u32 = 16;
+
+impl Kept {
+    /// Takes over a staged file that is what the version has, and that nobody changes any more.
+    pub fn take_over(self, staged: Arc<StagedFile>) {
+        let (room, runtime) = (self.keeping.room.clone(), self.keeping.runtime.clone());
+        // At once where it can be: the end of the mount then waits for it.
+        let permit = room.clone().try_acquire_many_owned(WRITTEN).ok();
+        self.keeping.runtime.clone().spawn(async move {
+            let permit = match permit {
+                Some(permit) => Ok(permit),
+                None => room.acquire_many_owned(WRITTEN).await,
+            };
+            if let Ok(permit) = permit {
+                runtime.spawn_blocking(move || {
+                    self.move_or_copy(staged);
+                    drop(permit);
+                });
+            }
+        });
+    }
+
+    /// Who still reads the staged file goes on doing so: it is then copied.
+    fn move_or_copy(&self, staged: Arc<StagedFile>) {
+        let staged = match Arc::try_unwrap(staged) {
+            Ok(alone) if self.entry.adopt(alone.path()) => return,
+            Ok(alone) => Arc::new(alone),
+            Err(shared) => shared,
+        };
+        let (mut at, size) = (0, self.entry.size());
+        while at < size {
+            let Ok(bytes) = staged.read_at(at, (AT_ONCE * BLOCK) as usize) else { return };
+            let count = bytes.len() as u64;
+            if count == 0 || !self.entry.keep(at, &[bytes]) {
+                return;
+            }
+            at += count;
+        }
     }
 }
 

@@ -156,6 +156,15 @@ impl Transfer {
         self.shared.keeping.is_some()
     }
 
+    /// Keeps the bytes of a staged file that was committed as `version` and is closed: nobody changes it any more.
+    pub fn keep_written(&self, key: &ObjectKey, version: &Version, staged: Arc<StagedFile>) {
+        let Some(keeping) = &self.shared.keeping else { return };
+        let same = !staged.dirty() && staged.is_complete() && staged.size() == version.size;
+        if let Some(kept) = keeping.entry(key, version).filter(|_| same) {
+            kept.take_over(staged);
+        }
+    }
+
     /// Waits until what is to be kept on the local disk is there, for at most `limit`.
     pub async fn kept(&self, limit: Duration) {
         if let Some(keeping) = &self.shared.keeping {

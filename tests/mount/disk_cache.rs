@@ -105,6 +105,39 @@ fn an_open_of_a_cached_file_asks_once_and_shows_what_changed() {
 }
 
 #[test]
+fn a_written_file_is_read_back_without_a_byte_from_the_store() {
+    let Some(world) = World::new() else { return };
+    let mut mount = world.mount();
+    let files = [("small", noise(1, 3000)), ("large", noise(2, 20 * MIB + 1)), ("d/deep", noise(3, MIB))];
+    std::fs::create_dir(mount.path("d")).expect("a directory");
+    for (name, bytes) in &files {
+        std::fs::write(mount.path(name), bytes).expect("written");
+    }
+    world.fetched();
+    for (name, bytes) in &files {
+        // What the kernel has of it is of no help.
+        let file = std::fs::File::open(mount.path(name)).expect("an open");
+        eventually("it is kept", || world.files(".data").len() == files.len());
+        drop_pages(&file);
+        read_right(&mount, name, bytes);
+    }
+    assert_eq!(world.fetched(), 0, "on the mount that wrote them");
+    mount.remount();
+    for (name, bytes) in &files {
+        read_right(&mount, name, bytes);
+    }
+    assert_eq!(world.fetched(), 0, "on the next mount");
+}
+
+/// The kernel lets go the pages of a file.
+fn drop_pages(file: &std::fs::File) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open; the call takes numbers.
+    let answer = unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
+    assert_eq!(answer, 0);
+}
+
+#[test]
 fn a_poisoned_entry_is_fetched_again_and_never_shown() {
     let Some(world) = World::new() else { return };
     let bytes = noise(1, 4 * MIB);

@@ -13,19 +13,17 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::name::{EntryName, identify};
-use super::room::Turn;
-use super::{BLOCK, Shared};
+use super::room::{Room, Turn};
+use super::{BLOCK, READ_MOST, Shared};
 use crate::types::{ByteRange, ObjectKey, Version};
 
-/// Most blocks that one look reads.
-const READ_MOST: u64 = 8;
 /// What is fetched because some of it is missing ends where so many blocks in a row are here: for fewer a second request costs
 /// more than it saves.
 const WORTH: u64 = 8;
 /// An entry that is read for long counts as used again after this.
 const TOUCH: Duration = Duration::from_secs(30);
 /// What a file system gives out at least, in bytes.
-const PAGE: u64 = 4096;
+pub(super) const PAGE: u64 = 4096;
 
 /// One version's bytes on the disk, be there any or not.
 #[derive(Debug)]
@@ -44,9 +42,9 @@ struct Open {
 }
 
 #[derive(Debug)]
-struct Files {
-    data: File,
-    record: File,
+pub(super) struct Files {
+    pub(super) data: File,
+    pub(super) record: File,
 }
 
 /// What is here of a range.
@@ -59,7 +57,7 @@ pub enum Found {
 }
 
 /// What a look at the directory shows.
-enum Seen {
+pub(super) enum Seen {
     Nothing,
     /// Torn, foreign, or of another format.
     Bad,
@@ -67,7 +65,7 @@ enum Seen {
 }
 
 impl Files {
-    fn bytes_on_disk(&self) -> io::Result<u64> {
+    pub(super) fn bytes_on_disk(&self) -> io::Result<u64> {
         Ok((self.data.metadata()?.blocks() + self.record.metadata()?.blocks()) * 512)
     }
 
@@ -110,10 +108,29 @@ impl Entry {
 
     /// Adds bytes from `at` on, a block's first: whole blocks, or all up to the end. False when they are not kept.
     pub fn keep(&self, at: u64, pieces: &[Bytes]) -> bool {
-        if self.disk.is_off() || self.disk.room.is_refused() {
-            return false;
-        }
-        self.try_keep(at, pieces).inspect_err(|error| self.disk.note(error)).unwrap_or(false)
+        !self.is_closed() && self.try_keep(at, pieces).inspect_err(|error| self.disk.note(error)).unwrap_or(false)
+    }
+
+    /// True when adding something is not worth trying.
+    pub(super) fn is_closed(&self) -> bool {
+        self.disk.is_off() || self.disk.room.is_refused()
+    }
+
+    pub(super) fn note(&self, error: &io::Error) {
+        self.disk.note(error);
+    }
+
+    pub(super) fn room(&self) -> &Room {
+        &self.disk.room
+    }
+
+    pub(super) fn name(&self) -> &EntryName {
+        &self.name
+    }
+
+    /// What is there now is other files than those that are open.
+    pub(super) fn forget_files(&self) {
+        self.open().files = None;
     }
 
     fn try_look(&self, range: ByteRange) -> io::Result<Found> {
@@ -253,12 +270,18 @@ impl Entry {
         options.read(true).write(true).create_new(true).mode(0o600);
         let data = options.open(self.disk.room.data_path(&self.name))?;
         data.set_len(self.size)?;
-        let record = options.open(self.disk.room.record_path(&self.name))?;
-        record.write_all_at(&self.header, 0)?;
-        Ok(Files { data, record })
+        Ok(Files { data, record: self.make_record()? })
     }
 
-    fn see(&self) -> io::Result<Seen> {
+    pub(super) fn make_record(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create_new(true).mode(0o600);
+        let record = options.open(self.disk.room.record_path(&self.name))?;
+        record.write_all_at(&self.header, 0)?;
+        Ok(record)
+    }
+
+    pub(super) fn see(&self) -> io::Result<Seen> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits() as i32);
         let record = match options.open(self.disk.room.record_path(&self.name)) {
@@ -283,7 +306,7 @@ impl Entry {
         Ok(bytes.chunks_exact(8).map(|slot| slot.try_into().map_or(0, u64::from_le_bytes)).collect())
     }
 
-    fn slot_at(&self, offset: u64) -> u64 {
+    pub(super) fn slot_at(&self, offset: u64) -> u64 {
         self.header.len() as u64 + offset / BLOCK * 8
     }
 
@@ -341,7 +364,7 @@ fn count_good(bytes: &[u8], sums: &[u64], blocks: ByteRange) -> u64 {
     bytes.chunks(BLOCK as usize).zip(sums).take_while(|(block, sum)| checksum(block) == **sum).count() as u64
 }
 
-fn checksum(block: &[u8]) -> u64 {
+pub(super) fn checksum(block: &[u8]) -> u64 {
     // Zero says that a block is not here.
     crc_fast::crc64_nvme(block).max(1)
 }
@@ -370,7 +393,7 @@ fn checksums(pieces: &[Bytes]) -> Vec<u64> {
 }
 
 /// The bytes of `range`, fewer where the file ends.
-fn read_up_to(file: &File, range: ByteRange) -> io::Result<Vec<u8>> {
+pub(super) fn read_up_to(file: &File, range: ByteRange) -> io::Result<Vec<u8>> {
     let len = usize::try_from(range.len()).unwrap_or_default();
     let mut bytes: Vec<u8> = Vec::with_capacity(len);
     while bytes.len() < len {

@@ -6,6 +6,7 @@
 //! under a reader. Errors of the disk never reach a caller: what can't be had from here is not here. All calls block on the
 //! disk. Knows nothing of stores, nor of who reads.
 
+mod adopt;
 mod entry;
 mod name;
 mod room;
@@ -28,6 +29,8 @@ use crate::types::{ObjectKey, Version};
 
 /// Bytes that are here or not as one: what random reads are rounded to.
 pub const BLOCK: u64 = 128 << 10;
+/// Most blocks that are read at once.
+const READ_MOST: u64 = 8;
 
 /// The disk cache of one mount. Clones share it.
 #[derive(Clone, Debug)]

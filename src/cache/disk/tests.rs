@@ -376,3 +376,41 @@ fn a_directory_that_others_can_see_or_that_is_none_is_refused() {
     std::fs::write(root.path().join("file"), "").expect("a file");
     assert!(open("file").is_err());
 }
+
+/// A file that was written elsewhere, on the disk of the cache or on another one.
+fn written(dir: &Path, size: u64) -> PathBuf {
+    let path = dir.join("written");
+    std::fs::write(&path, content(size)).expect("written");
+    path
+}
+
+#[test]
+fn a_written_file_is_moved_in_also_over_what_is_there_of_it() {
+    let rig = Rig::new();
+    for fresh in [true, false] {
+        let entry = entry_of(&rig.cache, if fresh { "new" } else { "known" }, "e", SIZE);
+        if !fresh {
+            assert!(entry.keep(BLOCK, &[content(SIZE).slice(BLOCK as usize..2 * BLOCK as usize)]));
+            assert_eq!(read(&entry, ByteRange::at(BLOCK, 10)), 10);
+        }
+        let path = written(rig.root.path(), SIZE);
+        assert!(entry.adopt(&path) && !path.exists());
+        assert_eq!(read(&entry, all(&entry)), SIZE);
+        assert_eq!(rig.used(), rig.bytes_on_disk());
+    }
+    let entry = entry_of(&rig.another(), "new", "e", SIZE);
+    assert_eq!(read(&entry, all(&entry)), SIZE);
+}
+
+#[test]
+fn a_written_file_that_does_not_fit_is_left_where_it_is() {
+    let rig = Rig::limited(4 * BLOCK, 0);
+    let path = written(rig.root.path(), SIZE);
+    assert!(!entry(&rig.cache).adopt(&path) && path.exists());
+    let path = written(rig.root.path(), SIZE - 1);
+    assert!(!entry(&rig.another()).adopt(&path) && path.exists());
+    let elsewhere = tempfile::tempdir_in("/dev/shm").expect("another file system");
+    let path = written(elsewhere.path(), SIZE);
+    assert!(!entry(&rig.another()).adopt(&path) && path.exists());
+    assert!(!rig.cache.shared.is_off() && rig.files(".data").is_empty());
+}

@@ -33,6 +33,13 @@ impl Disk {
         self.root.path().join("cache")
     }
 
+    /// The next mount reads these bytes, and fetches none.
+    async fn next_mount_has(&self, name: &str, bytes: &[u8]) {
+        let mount = self.mount();
+        assert!(mount.read_whole(name).await == bytes, "{name} has wrong bytes");
+        assert!(!self.store.take_calls().contains(&Call::Get), "bytes of {name} were fetched");
+    }
+
     /// The files of bytes in it.
     fn data_files(&self) -> Vec<PathBuf> {
         let shards = std::fs::read_dir(self.dir()).expect("the cache").flatten();
@@ -173,4 +180,70 @@ async fn files_in_listing_order_are_asked_for_ahead_without_their_bytes() {
     read(&second).await;
     let calls = disk.store.take_calls();
     assert!(!calls.contains(&Call::Get), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_written_file_is_read_back_without_fetching_it() {
+    for size in [1, 300_000, 20 << 20] {
+        let (disk, bytes) = (Disk::new(), noise(1, size));
+        let mount = disk.mount();
+        mount.put(Ino::ROOT, "f", &bytes).await;
+        mount.fs.transfer.kept(Duration::from_secs(10)).await;
+        // Here too: what was staged is gone.
+        assert!(mount.read_whole("f").await == bytes);
+        assert!(!disk.store.take_calls().contains(&Call::Get), "{size} bytes");
+        disk.next_mount_has("f", &bytes).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_written_again_is_kept_as_it_is_now() {
+    let (disk, mut bytes) = (Disk::new(), noise(1, 300_000));
+    let mount = disk.mount();
+    let ino = mount.put(Ino::ROOT, "f", &bytes).await;
+    for round in 0..3 {
+        let fh = mount.open(ino, WRITE).await;
+        // Two commits with one handle: the first version's bytes are changed in place.
+        for step in 0..2 {
+            let at = round * 90_000 + step * 40_000;
+            mount.fs.write(fh, at as u64, b"changed").await.expect("a write");
+            bytes[at..at + 7].copy_from_slice(b"changed");
+            mount.fs.fsync(fh).await.expect("a commit");
+        }
+        mount.close(fh).await.expect("a close");
+        mount.fs.transfer.kept(Duration::from_secs(10)).await;
+        disk.next_mount_has("f", &bytes).await;
+    }
+    assert!(mount.object("p/f") == Some(bytes));
+}
+
+#[tokio::test]
+async fn a_file_renamed_while_it_is_open_is_kept_under_its_new_name() {
+    let (disk, bytes) = (Disk::new(), noise(1, 300_000));
+    let mount = disk.mount();
+    let (_, fh) = mount.create(Ino::ROOT, "f").await;
+    mount.fs.write(fh, 0, &bytes).await.expect("a write");
+    mount.fs.fsync(fh).await.expect("a commit");
+    let mode = crate::fs::RenameMode::Replace;
+    mount.fs.rename(Ino::ROOT, b"f", Ino::ROOT, b"g", mode).await.expect("a rename");
+    mount.close(fh).await.expect("a close");
+    mount.fs.transfer.kept(Duration::from_secs(10)).await;
+    disk.next_mount_has("g", &bytes).await;
+}
+
+#[tokio::test]
+async fn a_written_file_that_cannot_be_moved_is_copied() {
+    let (disk, bytes) = (Disk::new(), noise(1, 3_000_000));
+    let mount = disk.mount();
+    let (_, fh) = mount.create(Ino::ROOT, "f").await;
+    mount.fs.write(fh, 0, &bytes).await.expect("a write");
+    // Somebody still has the staged file when the last handle goes.
+    let staged = {
+        let inode = mount.fs.file_handle(fh).expect("a handle").pin.inode().clone();
+        inode.lock().file().expect("a file").staged().expect("staged bytes").clone()
+    };
+    mount.close(fh).await.expect("a close");
+    mount.fs.transfer.kept(Duration::from_secs(10)).await;
+    assert!(staged.path().exists());
+    disk.next_mount_has("f", &bytes).await;
 }
