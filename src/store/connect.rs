@@ -21,10 +21,12 @@ use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{self, TlsContext, rustls_provider::CryptoMode};
 use aws_smithy_runtime::client::auth::no_auth::NO_AUTH_SCHEME_ID;
 use aws_smithy_runtime::client::dns::TokioDnsResolver;
+use aws_smithy_runtime::client::identity::IdentityCache;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::ServiceConfigKey;
 
+use super::renew::Renewing;
 use super::{S3Store, errors, trust};
 use crate::error::{Error, Result};
 
@@ -133,8 +135,19 @@ impl Default for StoreOptions {
 /// `NoSuchBucket` and transport errors from the request that asks AWS for the bucket's region; it is sent
 /// when the region is neither given nor part of the bucket's name. `Tls` for a bad `AWS_CA_BUNDLE`.
 pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
-    let sdk = load(options, trust::of_environment()?).await;
-    let builder = Builder::from(&sdk).retry_partition(retry_partition());
+    let trust = trust::of_environment()?;
+    let sdk = load(options, trust.clone()).await;
+    let mut builder = Builder::from(&sdk).retry_partition(retry_partition());
+    if sdk.credentials_provider().is_some() && options.keys.is_none() {
+        let options = options.clone();
+        let credentials = Renewing::new(move || {
+            let (options, trust) = (options.clone(), trust.clone());
+            async move { load(&options, trust).await.credentials_provider() }
+        });
+        // It keeps them itself.
+        builder = builder.identity_cache(IdentityCache::no_cache()).retry_classifier(credentials.clone());
+        builder = builder.credentials_provider(credentials);
+    }
     let custom = has_custom_endpoint(&sdk);
     let path_style = options.path_style.unwrap_or(custom && !options.bucket.starts_with("arn:"));
     let checksums = options.checksums.unwrap_or(match sdk.request_checksum_calculation() {

@@ -11,6 +11,7 @@ mod errors;
 mod faulty;
 mod limited;
 mod operation;
+mod renew;
 mod s3;
 mod trust;
 

@@ -240,3 +240,38 @@ fn a_user_mounts_through_fusermount3() {
     assert!(said.contains("user_id=65534") && said.contains("noexec"), "{said}");
     assert!(holds_within(|| machine.table().is_none()));
 }
+
+/// Credentials that a server refuses as expired before their time are asked for anew, and what was refused is done.
+#[test]
+fn expired_credentials_are_renewed_in_the_middle_of_the_work() {
+    let machine = Machine::new();
+    let content: Vec<u8> = (0..9_000_000_u32).map(|number| (number % 251) as u8).collect();
+    machine.server().bucket("bucket").put("p/large", content.clone());
+    let (asked, process, config) = (machine.path("asked"), machine.path("process"), machine.path("config"));
+    let keys = format!(
+        r#"{{"Version": 1, "AccessKeyId": "{}", "SecretAccessKey": "{}"}}"#,
+        machine.server().access_key(),
+        machine.server().secret_key()
+    );
+    fs::write(&process, format!("echo once >> {}\necho '{keys}'\n", asked.display())).expect("a script");
+    fs::write(&config, format!("[default]\ncredential_process = sh {}\n", process.display())).expect("a config");
+    let mut command = machine.command("s3://bucket/p", &[]);
+    command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY").env("AWS_CONFIG_FILE", &config);
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let asked = || fs::read_to_string(&asked).unwrap_or_default().lines().count();
+    let before = asked();
+    assert_eq!(before, 1, "once for all requests");
+    let expired = |operation| {
+        let code = "ExpiredToken".to_owned();
+        machine.server().add_fault(Fault::new(FaultKind::Answer { status: 400, code }).on(operation).once());
+    };
+    expired(Operation::GetObject);
+    assert!(fs::read(machine.mountpoint().join("large")).expect("it is read") == content, "other bytes");
+    assert_eq!(asked(), before + 1);
+    expired(Operation::PutObject);
+    fs::write(machine.mountpoint().join("new"), "written").expect("it is stored");
+    eventually("it is stored", || machine.object("p/new").as_deref() == Some(&b"written"[..]));
+    assert_eq!(asked(), before + 2);
+    machine.unmount();
+}
