@@ -24,7 +24,7 @@ use crate::store::{Attributes, ObjectInfo};
 use crate::types::{Expect, Ino, Name, ObjectKey};
 
 /// Files taken in at once, each with an open descriptor. The others follow as these are done.
-const AT_ONCE: usize = 512;
+pub(super) const AT_ONCE: usize = 512;
 
 /// First pause before what could not be stored is tried again; doubles up to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);

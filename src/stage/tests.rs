@@ -122,6 +122,50 @@ fn a_leftover_with_holes_misses_exactly_them() {
 }
 
 #[test]
+fn holes_that_nothing_can_fill_are_no_whole_file() {
+    let place = Place::new();
+    {
+        let (stage, _) = place.open();
+        let file = stage.over(5).expect("a staged file");
+        file.write_at(2, b"x").expect("written");
+        // It replaces whatever is there, so that no byte of that is to be taken.
+        let base = Some(Version { etag: ETag::parse("b"), size: 5, modified: std::time::SystemTime::UNIX_EPOCH });
+        let noted = Record { base, expect: Expect::Any, ..record(RecordState::Sealed) };
+        file.record(&noted).expect("recorded");
+        file.keep();
+    }
+    assert_eq!(place.open().1[0].whole().err(), Some(Doubt::Holes));
+}
+
+/// As if the record under `path` were of the time before a restart of the machine.
+fn restart(path: &std::path::Path) {
+    let text = std::fs::read_to_string(path).expect("a record");
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
+    let json = text[..text.len() - 17].replace(boot.trim(), "an earlier one");
+    let sum = crc_fast::crc64_nvme(json.as_bytes());
+    std::fs::write(path, format!("{json}{sum:016x}\n")).expect("written");
+}
+
+#[test]
+fn after_a_restart_only_what_was_synced_is_whole() {
+    for synced in [true, false] {
+        let place = Place::new();
+        {
+            let (stage, _) = place.open();
+            let file = stage.new_file().expect("a staged file");
+            file.write_at(0, b"hello").expect("written");
+            file.record(&record(RecordState::Sealed)).expect("recorded");
+            if synced {
+                file.fsync().expect("synced");
+            }
+            file.keep();
+            restart(&file.path().with_extension("json"));
+        }
+        assert_eq!(place.open().1[0].whole().err(), (!synced).then_some(Doubt::Restarted));
+    }
+}
+
+#[test]
 fn a_leftover_shorter_than_its_record_is_not_whole() {
     let place = Place::new();
     die_leaving(&place, b"hell", Some(RecordState::Sealed));

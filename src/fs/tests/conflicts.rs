@@ -186,6 +186,7 @@ async fn an_exclusive_create_loses_whatever_the_option_says() {
         ours.fs.write(made.opened.fh, 0, b"ours").await.expect("a write");
         ours.store.set("p/f", "theirs");
         assert!(matches!(ours.close(made.opened.fh).await, Err(Error::AlreadyExists)));
+        assert!(!ours.fs.finish_stage().expect("a look at the stage"), "the loser's bytes were thrown away");
         assert_eq!(ours.store.keys(), ["p/f"]);
         assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs"[..]));
     }

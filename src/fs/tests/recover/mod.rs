@@ -1,17 +1,23 @@
 //! What a run leaves when it is killed, and what the next one makes of it.
+//!
+//! Owns the runs that are killed: the next one starts on a copy of what their stage held at that moment. What another writer
+//! has to do with it is in `others`.
+
+mod others;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
-use super::send_ahead::{MIB, content};
+use super::send_ahead::{MIB, content, until};
 use super::*;
 use crate::error::Error;
+use crate::fs::recover::AT_ONCE;
 use crate::fs::{Holders, Recovery, RenameMode};
-use crate::stage::{Leftover, remaining};
+use crate::stage::{Leftover, Record, RecordAttributes, RecordState, remaining};
 use crate::store::{Attributes, ObjectStore, PartSource};
 use crate::transfer::tests::fake::{Call, Fault};
-use crate::types::ObjectKey;
+use crate::types::{Expect, ObjectKey};
 
 fn down() -> Error {
     Error::Unavailable("test".into())
@@ -184,51 +190,31 @@ async fn an_upload_that_lost_its_reply_is_known_again() {
 }
 
 #[tokio::test]
-async fn another_writers_object_stands_and_the_file_is_kept() {
+async fn more_files_than_are_taken_in_at_once_are_stored_too() {
     let rig = Rig::doomed().await;
-    rig.put_in_vain(Ino::ROOT, "f", b"ours").await;
-    rig.store.set("p/f", "theirs");
-    let (rig, recovery) = rig.killed().await;
-    rig.ino(Ino::ROOT, "f").await.expect("ours, until it is known that it can't be stored");
-    rig.recover(recovery).await;
-    assert_eq!(rig.object("p/f").as_deref(), Some(&b"theirs"[..]));
-    assert_eq!(rig.left().len(), 1);
-    let ino = rig.ino(Ino::ROOT, "f").await.expect("theirs");
-    assert_eq!(rig.read(ino).await.expect("read"), b"theirs", "the mount shows what S3 has");
-}
-
-#[tokio::test]
-async fn a_change_whose_object_was_removed_is_kept_and_the_name_is_gone() {
-    let rig = Rig::doomed().await;
-    rig.store.set("p/f", "old");
-    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
-    let fh = rig.open(ino, WRITE).await;
-    rig.fs.write(fh, 0, b"new").await.expect("a write");
-    rig.close_in_vain(fh).await;
-    rig.store.remove("p/f");
-    let (rig, recovery) = rig.killed().await;
-    rig.recover(recovery).await;
-    assert_eq!((rig.object("p/f"), rig.left().len()), (None, 1));
-    assert!(matches!(rig.ino(Ino::ROOT, "f").await, Err(Error::NotFound)));
-}
-
-#[tokio::test]
-async fn a_replacement_does_not_replace_what_was_made_after_it() {
-    for (newer, wanted) in [(false, "ours"), (true, "theirs")] {
-        let rig = Rig::doomed().await;
-        rig.store.set("p/f", "old");
-        let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
-        let fh = rig.open(ino, TRUNCATE).await;
-        rig.fs.write(fh, 0, b"ours").await.expect("a write");
-        rig.close_in_vain(fh).await;
-        if newer {
-            rig.store.set("p/f", "theirs");
-        }
-        let (rig, recovery) = rig.killed().await;
-        rig.recover(recovery).await;
-        assert_eq!(rig.object("p/f").as_deref(), Some(wanted.as_bytes()));
-        assert_eq!(rig.left().len(), usize::from(newer));
+    let files = 0..AT_ONCE + 3;
+    for number in files.clone() {
+        let staged = rig.fs.stage.new_file().expect("a staged file");
+        staged.write_at(0, number.to_string().as_bytes()).expect("written");
+        let record = Record {
+            key: ObjectKey::from_store(format!("p/{number}")),
+            base: None,
+            expect: Expect::Absent,
+            state: RecordState::Sealed,
+            size: staged.size(),
+            attributes: RecordAttributes::default(),
+            upload_id: None,
+        };
+        staged.record(&record).expect("recorded");
+        staged.keep();
     }
+    let (rig, recovery) = rig.killed().await;
+    assert_eq!((recovery.pending(), recovery.kept().len()), (AT_ONCE + 3, 0));
+    rig.recover(recovery).await;
+    for number in files {
+        assert_eq!(rig.object(&format!("p/{number}")), Some(number.to_string().into_bytes()));
+    }
+    assert!(rig.left().is_empty());
 }
 
 #[tokio::test]
@@ -248,54 +234,6 @@ async fn holes_are_filled_from_the_version_that_was_changed() {
     wanted[1 << 20..][..3].copy_from_slice(b"YYY");
     assert!(rig.object("p/f") == Some(wanted));
     assert!(rig.left().is_empty());
-}
-
-/// A change in the middle of a large object, of which little else is here, was stored `lost` its answer, or was not.
-async fn large_change(lost: bool) -> (Rig, Vec<u8>) {
-    let rig = Rig::doomed().await;
-    let mut bytes = content(60 * MIB, 7);
-    rig.store.set("p/f", bytes.clone());
-    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
-    let fh = rig.open(ino, WRITE).await;
-    rig.fs.write(fh, 30 * MIB, b"ours").await.expect("a write");
-    bytes[30 * MIB as usize..][..4].copy_from_slice(b"ours");
-    rig.store.next(Call::Complete, if lost { Fault::DoneBut(down()) } else { Fault::Fail(down()) });
-    assert!(rig.fs.flush(fh).await.is_err());
-    assert_eq!(rig.object("p/f").as_ref() == Some(&bytes), lost);
-    (rig, bytes)
-}
-
-#[tokio::test]
-async fn a_change_of_a_large_object_that_lost_its_reply_is_known_again() {
-    let (rig, bytes) = large_change(true).await;
-    let (rig, leftovers) = rig.killed_leaving();
-    assert!(!leftovers[0].missing().is_empty(), "all of it was here");
-    let recovery = rig.fs.take_in_leftovers(leftovers).await;
-    rig.recover(recovery).await;
-    assert!(rig.left().is_empty(), "our own upload was taken for another writer's");
-    assert!(rig.object("p/f") == Some(bytes));
-    assert_eq!(rig.store.open_uploads(), 0);
-}
-
-#[tokio::test]
-async fn a_large_object_of_another_writer_is_not_taken_for_our_own_change() {
-    for lost in [true, false] {
-        let (rig, bytes) = large_change(lost).await;
-        let mut theirs = bytes;
-        theirs[30 * MIB as usize] = b'O';
-        let (rig, leftovers) = rig.killed_leaving();
-        // All that can be seen without its bytes is the same.
-        let attributes = Attributes::from(&leftovers[0].record.as_ref().expect("a record").attributes);
-        rig.store.set_with("p/f", theirs.clone().into(), &attributes, SystemTime::now());
-        let recovery = rig.fs.take_in_leftovers(leftovers).await;
-        rig.recover(recovery).await;
-        assert!(rig.object("p/f") == Some(theirs), "another writer's object was replaced");
-        let left = rig.left();
-        assert_eq!(left.len(), 1, "our bytes are gone");
-        let kept = std::fs::read(&left[0].file).expect("readable");
-        assert_eq!(&kept[30 * MIB as usize..][..4], b"ours");
-        assert_eq!(rig.store.open_uploads(), 0);
-    }
 }
 
 #[tokio::test]
