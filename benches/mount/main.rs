@@ -6,6 +6,7 @@
 mod mounts;
 mod reads;
 mod table;
+mod wire;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -134,7 +135,8 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
     let small = plan.files;
     step(&format!("write {small} files of 4 KiB"), 0, &|root| write_small(&root.join("small"), small))?;
     step(&format!("list {} names", plan.names), 0, &|root| list(&root.join("names"), plan.names))?;
-    reads::measure(program, plan, &server, table)
+    reads::measure(program, plan, &server, table)?;
+    wire::measure(program, plan, &server, table)
 }
 
 fn requests(counters: &Counters) -> Vec<(String, u64)> {

@@ -24,8 +24,8 @@ const READS: u64 = 100;
 const AT_ONCE: usize = 64;
 
 /// What is known after a step, for its figure.
-struct Outcome {
-    time: Duration,
+pub struct Outcome {
+    pub time: Duration,
     /// Bytes that S3 sent.
     came: u64,
     /// Most memory of the daemon.
@@ -33,7 +33,7 @@ struct Outcome {
 }
 
 /// Runs one step on a mount of its own.
-fn step(
+pub fn step(
     (program, server, table): (Program, &Server, &mut Table),
     (what, bytes): (&str, u64),
     work: impl Fn(&Path) -> Result<(), Failure>,

@@ -1,0 +1,95 @@
+//! One large file read in order, beside the same SDK fetching the same object in parallel parts without a file system: how
+//! much of the wire's rate arrives at the program that reads.
+
+use std::time::{Duration, Instant};
+
+use futures_util::{StreamExt, TryStreamExt, stream};
+use pailfs::demo::{Server, Shape};
+use pailfs::store::{AccessKeys, ObjectStore, StoreOptions, connect};
+use pailfs::types::{ByteRange, ObjectKey};
+
+use super::mounts::Program;
+use super::reads::step;
+use super::table::{Row, Table};
+use super::{Failure, Plan, pattern, read_large};
+
+const MIB: u64 = 1 << 20;
+
+/// Largest piece that pailfs fetches with one request.
+const PART: u64 = 8 * MIB;
+
+/// Connections of the default window: `read_ahead` in such pieces.
+const CONNECTIONS: u64 = 8;
+
+/// What one connection carries where that is limited, in bytes a second.
+const RATE: u64 = 90_000_000;
+
+/// Without a limit, then with latency and limited connections.
+pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table) -> Result<(), Failure> {
+    let content: Vec<u8> = pattern().iter().copied().cycle().take(plan.size as usize).collect();
+    server.bucket("bench").put("wire", content);
+    let limited = Shape { first_byte: plan.latency, per_connection: Some(RATE), ..Shape::default() };
+    for (what, shape) in [("read, no latency", Shape::default()), ("read, 90 MB/s a connection", limited)] {
+        server.set_shape(shape);
+        let bare = in_parts(server, plan.size)?;
+        if program == Program::Pailfs {
+            table.add(Row {
+                what: what.to_owned(),
+                program: "SDK",
+                time: bare,
+                bytes: plan.size,
+                requests: Vec::new(),
+                figure: format!("{CONNECTIONS} parts of 8 MiB at once, no file system"),
+            });
+        }
+        let figure = |time: Duration| {
+            let share = bare.as_secs_f64() / time.as_secs_f64();
+            let carried = (CONNECTIONS * RATE) as f64;
+            match shape.per_connection {
+                None => format!("{share:.2} of the SDK's rate"),
+                Some(_) => format!(
+                    "{share:.2} of the SDK's rate, {:.2} of what {CONNECTIONS} connections carry",
+                    plan.size as f64 / time.as_secs_f64() / carried
+                ),
+            }
+        };
+        let read = |root: &std::path::Path| read_large(&root.join("wire"), plan.size);
+        step((program, server, table), (what, plan.size), read, |outcome| figure(outcome.time))?;
+    }
+    server.set_shape(Shape { first_byte: plan.latency, ..Shape::default() });
+    server.bucket("bench").delete("wire");
+    Ok(())
+}
+
+/// How long the SDK alone takes.
+fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let options = StoreOptions {
+        bucket: "bench".to_owned(),
+        region: Some(server.region().to_owned()),
+        endpoint_url: Some(server.endpoint()),
+        keys: Some(AccessKeys {
+            access_key: server.access_key().to_owned(),
+            secret_key: server.secret_key().to_owned(),
+        }),
+        ..StoreOptions::default()
+    };
+    runtime.block_on(async {
+        let store = connect(&options).await?;
+        let key = ObjectKey::from_store("wire".to_owned());
+        // Connections are made before the clock runs, as a mount's are.
+        store.head(&key).await?;
+        let start = Instant::now();
+        let parts = (0..size.div_ceil(PART)).map(|index| {
+            let range = ByteRange::at(index * PART, PART).intersect(ByteRange::new(0, size));
+            let (store, key) = (&store, &key);
+            async move {
+                let reply = store.get(key, Some(range), None).await?;
+                reply.body.try_fold(0, |sum, chunk| async move { Ok(sum + chunk.len() as u64) }).await
+            }
+        });
+        let came: u64 =
+            stream::iter(parts).buffered(CONNECTIONS as usize).try_fold(0, |a, b| async move { Ok(a + b) }).await?;
+        if came == size { Ok(start.elapsed()) } else { Err(format!("{came} bytes came instead of {size}").into()) }
+    })
+}
