@@ -176,8 +176,7 @@ impl Filesystem {
         data.belief.checked(now, true, self.dir_span());
         let dir = data.dir()?;
         dir.held = true;
-        let changes = dir.names.changes();
-        dir.names.keep_listing(Default::default(), now, changes);
+        dir.names.keep_listing(Default::default(), now);
         Ok(())
     }
 }

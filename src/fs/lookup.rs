@@ -77,6 +77,9 @@ impl Filesystem {
                 let names = &mut data.dir()?.names;
                 let freshness = self.settings.freshness;
                 let known = names.known(name, now, freshness.dir_min, freshness.negative);
+                if known == Known::Absent {
+                    names.note_absent(now);
+                }
                 (known, names.listed_at().unwrap_or(now), names.changes())
             };
             let may_be_file = match &known {
@@ -86,6 +89,9 @@ impl Filesystem {
             };
             if may_be_file && let Some(pin) = self.found_ahead(parent, name).await {
                 return Ok(pin);
+            }
+            if known == Known::Unknown && round == 0 && self.list_instead(&dir).await {
+                continue;
             }
             let found = match known {
                 Known::Absent => return Err(Error::NotFound),

@@ -17,6 +17,7 @@ mod drain;
 mod handle;
 mod io;
 mod lookup;
+mod misses;
 mod open;
 mod publish;
 mod readdir;

@@ -61,6 +61,11 @@ impl DirStream {
         }
     }
 
+    /// True when all names are there.
+    pub fn is_whole(&self) -> bool {
+        self.progress == Progress::End
+    }
+
     /// Takes in one page. Returns how many keys can't be shown.
     fn take_page(&mut self, prefix: &DirPrefix, page: ListPage, ordered: bool) -> u64 {
         let mut hidden = 0;
@@ -177,7 +182,7 @@ impl Filesystem {
         Ok(answer)
     }
 
-    async fn next_page(self: &Arc<Self>, dir: Ino, stream: &mut DirStream) -> Result<()> {
+    pub(super) async fn next_page(self: &Arc<Self>, dir: Ino, stream: &mut DirStream) -> Result<()> {
         let prefix = self.table.prefix_of(dir)?;
         let continuation = match &stream.progress {
             Progress::More(token) => Some(token.clone()),
@@ -222,7 +227,7 @@ impl Filesystem {
         {
             let mut data = inode.lock();
             let names = &mut data.dir()?.names;
-            names.keep_listing(stream.entries.iter().cloned().collect(), stream.began, stream.changes);
+            names.keep_listing(stream.entries.iter().cloned().collect(), stream.began);
         }
         let shown: HashSet<&Name> = stream.entries.iter().map(|(name, _)| name).collect();
         let local = self

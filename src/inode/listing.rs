@@ -2,8 +2,9 @@
 //!
 //! Owns memory bounds for all three. Knows nothing of requests: pages and outcomes are given to it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use lru::LruCache;
@@ -19,6 +20,12 @@ const CHANGES_KEPT: Duration = Duration::from_secs(10);
 
 /// Names that were not there, for each directory.
 const MISSES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+
+/// So many questions for names that are not there, while a listing would have lasted, make it worth to have one.
+const ABSENT_WORTH: usize = 3;
+
+/// How long a directory that turned out too large for that is left alone.
+const LARGE_FOR: Duration = Duration::from_secs(60);
 
 /// What a listing says of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,10 +55,15 @@ pub struct DirNames {
     misses: LruCache<Name, Instant>,
     removed: HashMap<Name, Ino>,
     changes: u64,
-    /// When names were changed here lately.
-    changed: HashMap<Name, Instant>,
+    /// When names were changed here lately, and what stands there since.
+    changed: HashMap<Name, (Instant, Option<Listed>)>,
     /// Changes before this may be forgotten.
     changes_since: Option<Instant>,
+    /// When it was last asked for names that are not there.
+    absent: VecDeque<Instant>,
+    /// Alive while somebody lists the directory for those who ask.
+    lister: Weak<()>,
+    large_since: Option<Instant>,
 }
 
 impl Default for DirNames {
@@ -64,23 +76,58 @@ impl Default for DirNames {
             changes: 0,
             changed: HashMap::new(),
             changes_since: None,
+            absent: VecDeque::new(),
+            lister: Weak::new(),
+            large_since: None,
         }
     }
 }
 
 impl DirNames {
-    /// A number that grows with each change made here; a listing taken meanwhile is not kept.
+    /// A number that grows with each change made here.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// Keeps a whole listing that began at `began`, unless names changed here since `changes`.
-    pub fn keep_listing(&mut self, entries: BTreeMap<Name, Listed>, began: Instant, changes: u64) {
-        if changes == self.changes && entries.len() <= LISTING_MAX {
-            self.listed = entries;
-            self.listed_at = Some(began);
-            self.misses.clear();
+    /// Keeps a whole listing that began at `began`. What changed here since stands as it was changed.
+    pub fn keep_listing(&mut self, mut entries: BTreeMap<Name, Listed>, began: Instant) {
+        if entries.len() > LISTING_MAX || self.changes_since.is_some_and(|since| since > began) {
+            return;
         }
+        for (name, (_, listed)) in self.changed.iter().filter(|(_, (at, _))| *at >= began) {
+            match listed {
+                Some(listed) => entries.insert(name.clone(), listed.clone()),
+                None => entries.remove(name),
+            };
+        }
+        self.listed = entries;
+        self.listed_at = Some(began);
+        self.misses.clear();
+    }
+
+    /// It was asked for a name that is not there.
+    pub fn note_absent(&mut self, now: Instant) {
+        self.absent.truncate(ABSENT_WORTH - 1);
+        self.absent.push_front(now);
+    }
+
+    /// Something to hold while the directory is listed, if that saves requests, and nobody does so already: many names
+    /// were asked for lately that are not there, and a listing lasts for `listing_ttl`.
+    pub fn worth_listing(&mut self, now: Instant, listing_ttl: Duration) -> Option<Arc<()>> {
+        let lately = |at: &Instant| now.saturating_duration_since(*at) < listing_ttl;
+        let many = self.absent.len() == ABSENT_WORTH && self.absent.iter().all(lately);
+        let large = self.large_since.is_some_and(|at| now.saturating_duration_since(at) < LARGE_FOR);
+        if !many || large || self.lister.strong_count() > 0 {
+            return None;
+        }
+        let lister = Arc::new(());
+        self.lister = Arc::downgrade(&lister);
+        Some(lister)
+    }
+
+    /// The directory is too large, or can't be listed.
+    pub fn note_large(&mut self, now: Instant) {
+        self.large_since = Some(now);
     }
 
     /// When the listing that is kept began.
@@ -118,6 +165,7 @@ impl DirNames {
     pub fn note_miss(&mut self, name: &Name, now: Instant) {
         self.listed.remove(name);
         self.misses.put(name.clone(), now);
+        self.note_absent(now);
     }
 
     /// S3 said that `name` is there.
@@ -128,7 +176,7 @@ impl DirNames {
     /// `name` was made or changed here.
     pub fn note_change(&mut self, name: &Name, listed: Option<Listed>) {
         self.changes += 1;
-        self.remember_change(name, Instant::now());
+        self.remember_change(name, Instant::now(), listed.clone());
         self.misses.pop(name);
         match listed {
             Some(listed) if self.listed_at.is_some() => self.listed.insert(name.clone(), listed),
@@ -137,19 +185,20 @@ impl DirNames {
         self.removed.remove(name);
     }
 
-    fn remember_change(&mut self, name: &Name, now: Instant) {
+    fn remember_change(&mut self, name: &Name, now: Instant, listed: Option<Listed>) {
         if self.changed.len() == self.changed.capacity() {
             let kept = now.checked_sub(CHANGES_KEPT);
-            self.changed.retain(|_, at| kept.is_none_or(|kept| *at >= kept));
+            self.changed.retain(|_, (at, _)| kept.is_none_or(|kept| *at >= kept));
             self.changes_since = kept;
         }
-        self.changed.insert(name.clone(), now);
+        self.changed.insert(name.clone(), (now, listed));
     }
 
     /// True when `name` was certainly not made, changed or taken away here since `began`: what S3 was asked then still holds as
     /// far as this mount goes.
     pub fn is_untouched_since(&self, name: &Name, began: Instant) -> bool {
-        self.changes_since.is_none_or(|since| since <= began) && self.changed.get(name).is_none_or(|at| *at < began)
+        self.changes_since.is_none_or(|since| since <= began)
+            && self.changed.get(name).is_none_or(|(at, _)| *at < began)
     }
 
     /// `name` was taken away here, but its object stays until the last handle of `ino` is closed.
@@ -206,20 +255,44 @@ mod tests {
         let now = Instant::now();
         let mut names = DirNames::default();
         assert_eq!(names.known(&name("a"), now, TTL, TTL), Known::Unknown);
-        names.keep_listing(BTreeMap::from([(name("a"), dir())]), now, 0);
+        names.keep_listing(BTreeMap::from([(name("a"), dir())]), now);
         assert_eq!(names.known(&name("a"), now, TTL, TTL), Known::Present(dir()));
         assert_eq!(names.known(&name("b"), now, TTL, TTL), Known::Absent);
         assert_eq!(names.known(&name("a"), now + TTL, TTL, TTL), Known::Unknown);
     }
 
     #[test]
-    fn a_listing_taken_while_a_name_changed_here_is_not_kept() {
+    fn what_changed_here_while_a_listing_was_taken_stands_as_it_was_changed() {
+        let mut names = DirNames::default();
+        names.note_change(&name("before"), None);
+        let began = Instant::now();
+        names.note_change(&name("made"), Some(dir()));
+        names.note_change(&name("removed"), None);
+        names.keep_listing(["before", "removed", "other"].map(|each| (name(each), dir())).into(), began);
+        let known = ["before", "made", "removed", "other"].map(|each| names.known(&name(each), began, TTL, TTL));
+        assert_eq!(known, [Known::Present(dir()), Known::Present(dir()), Known::Absent, Known::Present(dir())]);
+        // Nobody knows any more what changed since then.
+        let mut names = DirNames { changes_since: Some(began + TTL), ..DirNames::default() };
+        names.keep_listing([(name("a"), dir())].into(), began);
+        assert_eq!(names.known(&name("b"), began, TTL, TTL), Known::Unknown);
+    }
+
+    #[test]
+    fn a_listing_is_worth_it_once_when_names_that_are_not_there_are_asked_for_often() {
         let now = Instant::now();
         let mut names = DirNames::default();
-        let before = names.changes();
-        names.note_change(&name("new"), None);
-        names.keep_listing(BTreeMap::new(), now, before);
-        assert_eq!(names.known(&name("new"), now, TTL, TTL), Known::Unknown);
+        for asked in 0..ABSENT_WORTH {
+            assert!(names.worth_listing(now, TTL).is_none(), "after {asked}");
+            names.note_absent(now);
+        }
+        assert!(names.worth_listing(now, Duration::ZERO).is_none(), "it would not last");
+        assert!(names.worth_listing(now + TTL, TTL).is_none(), "long ago");
+        let lister = names.worth_listing(now, TTL);
+        assert!(lister.is_some() && names.worth_listing(now, TTL).is_none(), "two at once");
+        drop(lister);
+        assert!(names.worth_listing(now, TTL).is_some());
+        names.note_large(now);
+        assert!(names.worth_listing(now, TTL).is_none(), "it is too large");
     }
 
     #[test]
@@ -243,7 +316,7 @@ mod tests {
         assert!(names.is_untouched_since(&name("a"), after) && names.is_untouched_since(&name("b"), before));
         // Old changes are forgotten, and nothing is then said of the time before.
         let late = before + CHANGES_KEPT * 2;
-        (0..100).for_each(|index| names.remember_change(&name(&format!("{index}")), late));
+        (0..100).for_each(|index| names.remember_change(&name(&format!("{index}")), late, None));
         assert!(names.changed.len() <= 101);
         assert!(!names.is_untouched_since(&name("b"), before), "nobody knows");
         assert!(names.is_untouched_since(&name("b"), late));

@@ -297,3 +297,51 @@ async fn what_another_client_removes_is_gone_here_and_nothing_outside_the_prefix
     assert_eq!(rig.names(Ino::ROOT).await, Vec::<String>::new());
     assert_eq!(rig.store.keys(), ["outside", "p2/outside"]);
 }
+
+#[tokio::test]
+async fn many_new_files_in_a_directory_cost_one_listing_and_a_put_each() {
+    let rig = Rig::new().await;
+    rig.store.set("p/d/old", "x");
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.store.take_calls();
+    for number in 0..20 {
+        rig.put(dir, &format!("f{number}"), b"new").await;
+    }
+    let count = |calls: &[Call], call| calls.iter().filter(|made| **made == call).count();
+    let calls = rig.store.take_calls();
+    assert_eq!([Call::Put, Call::Head, Call::List].map(|call| count(&calls, call)), [20, 3, 4], "{calls:?}");
+    // What is there is found all the same, and what another client made after that can't be lost.
+    assert!(rig.ino(dir, "old").await.is_ok() && rig.ino(dir, "f19").await.is_ok());
+    rig.store.set("p/d/theirs", "theirs");
+    let (_, fh) = rig.create(dir, "theirs").await;
+    rig.fs.write(fh, 0, b"ours").await.expect("a write");
+    assert!(matches!(rig.close(fh).await, Err(Error::Stale)));
+    assert_eq!(rig.object("p/d/theirs").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test]
+async fn a_directory_too_large_to_list_is_tried_once_and_asked_name_by_name() {
+    let rig = Rig::new().await;
+    for number in 0..4100 {
+        rig.store.set(&format!("p/d/{number}"), "");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.store.take_calls();
+    for number in 0..10 {
+        assert!(matches!(rig.ino(dir, &format!("no{number}")).await, Err(Error::NotFound)));
+    }
+    assert_eq!(rig.store.take_calls().len(), 10 * 2 + 4);
+    assert!(rig.ino(dir, "4099").await.is_ok());
+}
+
+#[tokio::test]
+async fn nothing_is_listed_instead_where_listings_are_not_believed() {
+    let rig = Rig::with(no_cache()).await;
+    rig.store.set("p/d/old", "x");
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.store.take_calls();
+    for number in 0..10 {
+        assert!(rig.ino(dir, &format!("no{number}")).await.is_err());
+    }
+    assert_eq!(rig.store.take_calls().len(), 20);
+}

@@ -1,0 +1,36 @@
+//! Many names that are not there, asked for in one directory: one listing answers for all of them.
+//!
+//! Owns when that is tried, and when it is given up. Programs that make many files ask for each before they make it; compilers
+//! look for headers in one directory after the other. A listing costs what one such question costs.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Filesystem;
+use super::readdir::DirStream;
+use crate::inode::Pin;
+
+/// Pages that are asked for: with more names than these hold, most directories are not worth it.
+const PAGES_MAX: usize = 4;
+
+impl Filesystem {
+    /// Lists the directory, if that saves requests. True when the listing is there to be asked.
+    pub(super) async fn list_instead(self: &Arc<Self>, dir: &Pin) -> bool {
+        let worth =
+            || dir.inode().lock().dir().ok()?.names.worth_listing(Instant::now(), self.settings.freshness.dir_min);
+        let Some(_lister) = worth() else { return false };
+        let mut stream = DirStream::new();
+        for _ in 0..PAGES_MAX {
+            match self.next_page(dir.ino(), &mut stream).await {
+                Ok(()) if stream.is_whole() => return true,
+                Ok(()) => {}
+                // Who asks for a single name is told why.
+                Err(_) => break,
+            }
+        }
+        if let Ok(body) = dir.inode().lock().dir() {
+            body.names.note_large(Instant::now());
+        }
+        false
+    }
+}
