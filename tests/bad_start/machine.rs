@@ -34,7 +34,8 @@ fn on_machine(setup: &str, user: &str, options: &str) -> Option<Said> {
     let program = place.path("pailfs");
     std::fs::hard_link(PROGRAM, &program).or_else(|_| std::fs::copy(PROGRAM, &program).map(drop)).expect("a copy");
     open_to_all(Path::new(&program));
-    let script = format!("{setup} && exec {user} \"$0\" \"$@\"");
+    // A copy of another test's mount would keep its daemon alive for as long as this runs.
+    let script = format!("umount -l -a -t fuse.pailfs; {setup} && exec {user} \"$0\" \"$@\"");
     let mut command = Command::new("unshare");
     command.args(["-m", "--propagation", "private", "sh", "-ec", &script]);
     command.arg(&program).arg("s3://bucket").arg(place.mountpoint()).args(["-o", options]);

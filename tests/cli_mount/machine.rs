@@ -204,7 +204,8 @@ pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
     }
     let program = machine.path("pailfs");
     std::fs::hard_link(PROGRAM, &program).or_else(|_| std::fs::copy(PROGRAM, &program).map(drop)).expect("a copy");
-    let setup = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 \
+    // A copy of another test's mount would keep its daemon here, and all waiting for that.
+    let setup = "umount -l -a -t fuse.pailfs; mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 \
                  && mknod -m 666 /dev/fuse c 10 229 \
                  && exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SCRIPT\" \"$0\" \"$0\" \"$@\"";
     let mut command = Command::new("unshare");

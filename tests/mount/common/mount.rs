@@ -5,10 +5,10 @@ use std::process::{Command, Output};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use super::process::{alive, children_matching, peak_memory, signal};
+use super::process::{alive, children_matching, peak_memory, signal, still_there};
 use super::server::TestServer;
 use super::shell::Shell;
-use super::{eventually, holds_within, starting};
+use super::{PATIENCE, eventually, holds_within, starting};
 
 /// A mount that lives longer than this without a program on it printing anything hangs: its daemon is killed, so that
 /// whoever waits on it gets an error.
@@ -145,7 +145,8 @@ impl Mount {
     #[track_caller]
     pub fn await_end(&mut self) {
         let pid = self.pid;
-        eventually("the daemon has ended", || !alive(pid));
+        let ended = holds_within(PATIENCE, || !alive(pid));
+        assert!(ended, "the daemon {pid} has not ended after {PATIENCE:?}; {}", still_there(pid, &self.root));
         self.lifeline = Lifeline::default();
     }
 

@@ -37,3 +37,19 @@ pub fn signal(pid: i32, number: i32) -> bool {
     // SAFETY: kill(2) takes two numbers.
     unsafe { libc::kill(pid, number) == 0 }
 }
+
+/// Why a daemon may not have ended: what its threads wait for, and processes in whose mount namespace a copy of its mount
+/// is still there, for which it then goes on.
+pub fn still_there(pid: i32, root: &Path) -> String {
+    let entries = |dir: &str| std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let text = |path: &Path, name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default().trim().to_owned();
+    let threads = entries(&format!("/proc/{pid}/task")).map(|task| {
+        let state =
+            text(&task, "stat").rsplit(')').next().and_then(|rest| rest.split_whitespace().next().map(str::to_owned));
+        format!("{} {} {}", text(&task, "comm"), state.unwrap_or_default(), text(&task, "wchan"))
+    });
+    let root = root.to_string_lossy();
+    let holders = entries("/proc").filter(|process| text(process, "mountinfo").contains(&*root));
+    let holders = holders.map(|process| format!("{} {}", process.display(), text(&process, "comm")));
+    format!("threads: {:?}, mounted for: {:?}", threads.collect::<Vec<_>>(), holders.collect::<Vec<_>>())
+}

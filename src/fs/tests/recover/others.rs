@@ -64,6 +64,23 @@ async fn a_file_that_a_program_has_opened_for_writing_stays_its_own_in_a_conflic
 }
 
 #[tokio::test]
+async fn a_reader_of_a_file_that_lost_a_conflict_gets_no_byte_of_the_other_version() {
+    let rig = Rig::doomed().await;
+    rig.put_in_vain(Ino::ROOT, "f", b"ours").await;
+    rig.store.set("p/f", "theirs");
+    let (rig, recovery) = rig.killed().await;
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    let fh = rig.open(ino, READ).await;
+    assert_eq!(&rig.fs.read(fh, 0, 2).await.expect("a read")[..], b"ou");
+    rig.recover(recovery).await;
+    let rest = rig.fs.read(fh, 2, 9).await;
+    assert!(matches!(rest, Err(Error::Stale)), "{rest:?}");
+    // As the kernel does, which knows the size of what was there before.
+    assert_eq!(rig.fs.getattr(ino).await.expect("attributes").size, 6);
+    assert_eq!(rig.read(ino).await.expect("a read"), b"theirs");
+}
+
+#[tokio::test]
 async fn a_change_whose_object_was_removed_is_kept_and_the_name_is_gone() {
     let rig = Rig::doomed().await;
     rig.store.set("p/f", "old");
