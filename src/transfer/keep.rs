@@ -3,8 +3,8 @@
 //! Owns when the cache is asked and when bytes are handed to it, and how many may wait for the disk. A reader never waits for
 //! bytes to be written, but for a moment when the disk is slower than the store; what has to wait longer is not kept.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::runtime::Handle;
@@ -21,8 +21,12 @@ use crate::types::{ByteRange, ObjectKey, Version};
 const WAITING: u32 = 128;
 /// Blocks that are written at once, if so many follow each other.
 const AT_ONCE: u64 = 8;
-/// Longest wait for a slow disk.
-const WAIT: Duration = Duration::from_millis(200);
+/// Longest wait for room among what is to be written.
+const WRITE_WAIT: Duration = Duration::from_secs(1);
+/// Longest wait for what is read.
+const READ_WAIT: Duration = Duration::from_secs(5);
+/// A disk that was waited for in vain is not waited for again for so long.
+const SLOW: Duration = Duration::from_secs(10);
 
 /// The disk cache of a mount, and what waits for it.
 #[derive(Clone, Debug)]
@@ -30,16 +34,64 @@ pub(super) struct Keeping {
     cache: DiskCache,
     room: Arc<Semaphore>,
     runtime: Handle,
+    reads_late: Late,
+    writes_late: Late,
+}
+
+/// When the disk was waited for in vain.
+#[derive(Clone, Debug, Default)]
+struct Late(Arc<Mutex<Option<Instant>>>);
+
+impl Late {
+    fn is_recent(&self) -> bool {
+        self.when().is_some_and(|when| when.elapsed() < SLOW)
+    }
+
+    fn note(&self) {
+        tracing::debug!("the disk cache is slow, and is not waited for");
+        *self.when() = Some(Instant::now());
+    }
+
+    fn when(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Keeping {
     pub fn new(cache: DiskCache, runtime: Handle) -> Self {
-        Keeping { cache, room: Arc::new(Semaphore::new(WAITING as usize)), runtime }
+        let room = Arc::new(Semaphore::new(WAITING as usize));
+        Keeping { cache, room, runtime, reads_late: Late::default(), writes_late: Late::default() }
     }
 
     pub fn entry(&self, key: &ObjectKey, version: &Version) -> Option<Kept> {
         let entry = self.cache.entry(key, version)?;
         Some(Kept { entry, keeping: self.clone() })
+    }
+
+    /// What `work` on the disk gives; `None` when that takes too long, or did so a short time ago: the store is faster then.
+    async fn in_time<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+        if self.reads_late.is_recent() {
+            return None;
+        }
+        let done = tokio::time::timeout(READ_WAIT, self.runtime.spawn_blocking(work)).await;
+        if done.is_err() {
+            self.reads_late.note();
+        }
+        done.ok()?.ok()
+    }
+
+    /// Room for so many blocks among those that wait to be written.
+    async fn room_for(&self, blocks: u64) -> Option<OwnedSemaphorePermit> {
+        let count = permits(blocks);
+        let now = self.room.clone().try_acquire_many_owned(count);
+        if now.is_ok() || self.writes_late.is_recent() {
+            return now.ok();
+        }
+        let later = tokio::time::timeout(WRITE_WAIT, self.room.clone().acquire_many_owned(count)).await;
+        if later.is_err() {
+            self.writes_late.note();
+        }
+        later.ok()?.ok()
     }
 
     /// Waits until nothing waits for the disk any more, for at most `limit`.
@@ -60,12 +112,12 @@ impl Kept {
     /// True when all of `range` is there.
     pub async fn has(&self, range: ByteRange) -> bool {
         let entry = self.entry.clone();
-        self.keeping.runtime.spawn_blocking(move || entry.has(range)).await.unwrap_or(false)
+        self.keeping.in_time(move || entry.has(range)).await.unwrap_or(false)
     }
 
     async fn look(&self, range: ByteRange) -> Found {
         let entry = self.entry.clone();
-        let found = self.keeping.runtime.spawn_blocking(move || entry.look(range)).await;
+        let found = self.keeping.in_time(move || entry.look(range)).await;
         found.unwrap_or(Found::MissingUntil(range.end))
     }
 
@@ -184,10 +236,9 @@ impl Gatherer {
         }
         let blocks = self.whole_blocks();
         if blocks >= AT_ONCE || (blocks > 0 && self.end == self.kept.entry.size()) {
-            let room = self.kept.keeping.room.clone().acquire_many_owned(permits(blocks));
-            let permit = tokio::time::timeout(WAIT, room).await;
+            let permit = self.kept.keeping.room_for(blocks).await;
             let (start, pieces) = self.cut();
-            if let Ok(Ok(permit)) = permit {
+            if let Some(permit) = permit {
                 self.kept.write(start, pieces, permit);
             }
         }

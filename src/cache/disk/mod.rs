@@ -66,7 +66,7 @@ impl DiskCache {
         check_owned(&settings.dir)?;
         let dir = settings.dir.display().to_string();
         let room = Room::new(settings);
-        room.turn().map_err(|error| failed("writing into it", error))?;
+        room.check().map_err(|error| failed("writing into it", error))?;
         let (off, told_full) = (AtomicBool::new(false), AtomicBool::new(false));
         Ok(DiskCache { shared: Arc::new(Shared { room, source, dir, off, told_full }) })
     }
@@ -102,8 +102,10 @@ impl Shared {
                     tracing::warn!(dir, %error, "the disk cache is full; what does not fit is not kept");
                 }
             }
-            // Too many open files: that passes.
-            _ if is_out_of_files(error) => tracing::debug!(dir, %error, "the disk cache is done without for now"),
+            // Somebody tidies up, or there are too many open files: that passes.
+            _ if error.kind() == ErrorKind::NotFound || is_out_of_files(error) => {
+                tracing::debug!(dir, %error, "the disk cache is done without for now");
+            }
             _ => {
                 if !self.off.swap(true, Ordering::Relaxed) {
                     tracing::warn!(dir, %error, "the disk cache fails and is done without");

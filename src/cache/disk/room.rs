@@ -9,6 +9,7 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ pub(super) struct Room {
     oldest: Mutex<VecDeque<Candidate>>,
     /// When room could not be made.
     refused: Mutex<Option<Instant>>,
+    told_short: AtomicBool,
 }
 
 /// An entry, by when it was used.
@@ -47,7 +49,7 @@ pub(super) struct Turn<'a> {
 
 impl Room {
     pub fn new(settings: CacheSettings) -> Self {
-        Room { settings, oldest: Mutex::default(), refused: Mutex::default() }
+        Room { settings, oldest: Mutex::default(), refused: Mutex::default(), told_short: AtomicBool::new(false) }
     }
 
     pub fn data_path(&self, name: &EntryName) -> PathBuf {
@@ -62,13 +64,22 @@ impl Room {
         self.settings.dir.join(format!("{shard:02x}"))
     }
 
+    /// Tries to write into the directory, without waiting for the lock.
+    pub fn check(&self) -> io::Result<()> {
+        self.usage().map(drop)
+    }
+
     /// Waits for the lock.
     pub fn turn(&self) -> io::Result<Turn<'_>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let usage = options.open(self.settings.dir.join("usage"))?;
+        let usage = self.usage()?;
         usage.lock()?;
         Ok(Turn { room: self, usage })
+    }
+
+    fn usage(&self) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        options.open(self.settings.dir.join("usage"))
     }
 
     /// True for a while after room could not be made.
@@ -109,7 +120,12 @@ impl Turn<'_> {
             self.evict(wanted, keep)?;
         }
         // What is removed while somebody reads it is free only later.
-        let made = over(self.used()?) == 0 && short(self.free()?) == 0;
+        let (over, short) = (over(self.used()?), short(self.free()?));
+        let made = over == 0 && short == 0;
+        if short > 0 && !self.room.told_short.swap(true, Ordering::Relaxed) {
+            let dir = self.room.settings.dir.display();
+            tracing::warn!(%dir, "cache_min_free leaves the disk cache no room for now");
+        }
         *self.room.refused.lock().unwrap_or_else(PoisonError::into_inner) = (!made).then(Instant::now);
         Ok(made)
     }

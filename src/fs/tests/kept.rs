@@ -106,14 +106,73 @@ async fn a_file_changed_since_is_fetched_anew() {
 }
 
 #[tokio::test]
-async fn a_file_removed_since_is_not_shown_from_the_disk() {
-    let disk = Disk::new();
-    disk.store.set("p/f", noise(1, 1000));
+async fn an_open_shows_a_change_and_a_removal_after_the_last_look() {
+    let (disk, changed) = (Disk::new(), noise(2, 300_000));
+    disk.store.set("p/f", noise(1, 300_000));
+    disk.mount().read_whole("f").await;
     let mount = disk.mount();
-    mount.read_whole("f").await;
+    let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
+    disk.store.set("p/f", changed.clone());
+    // The kernel does not know of the change: the open is refused, and it asks again.
+    let opened = match mount.fs.open(ino, READ).await {
+        Err(crate::error::Error::Stale) => {
+            let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
+            mount.fs.open(ino, READ).await
+        }
+        opened => opened,
+    };
+    let fh = opened.expect("an open").fh;
+    assert!(mount.fs.read(fh, 0, 300_000).await.expect("a read") == changed);
+    let mount = disk.mount();
     let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
     disk.store.remove("p/f");
     assert!(mount.fs.open(ino, READ).await.is_err());
+}
+
+#[tokio::test]
+async fn what_is_read_in_odd_steps_is_kept_without_gaps() {
+    let (disk, bytes) = (Disk::new(), noise(1, 12 << 20));
+    disk.store.set("p/f", bytes.clone());
+    let mut fetched = 0;
+    for round in 0..2 {
+        let mount = disk.mount();
+        let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
+        let fh = mount.open(ino, READ).await;
+        for at in (1_000_003..bytes.len()).step_by(100_003) {
+            let end = bytes.len().min(at + 100_003);
+            assert!(mount.fs.read(fh, at as u64, 100_003).await.expect("a read") == bytes[at..end]);
+        }
+        mount.close(fh).await.expect("a close");
+        mount.fs.transfer.kept(Duration::from_secs(10)).await;
+        // Of the first bytes, which nobody reads, the open's request may be cut short.
+        let gets = disk.store.gets().split_off(fetched);
+        assert!(round == 0 || gets.iter().all(|get| get.end <= 1_000_003), "{gets:?}");
+        fetched += gets.len();
+    }
+}
+
+#[tokio::test]
+async fn a_lock_that_another_process_never_gives_back_stops_no_read() {
+    let (disk, bytes) = (Disk::new(), noise(1, 24 << 20));
+    disk.store.set("p/f", bytes.clone());
+    let mount = disk.mount();
+    let usage = std::fs::File::open(disk.dir().join("usage")).expect("the file of numbers");
+    usage.lock().expect("a lock");
+    // Nor the start of another mount.
+    let other = disk.mount();
+    let read = async |mount: &Rig| {
+        let ino = mount.ino(Ino::ROOT, "f").await.expect("a file");
+        let fh = mount.open(ino, READ).await;
+        for (number, part) in bytes.chunks(1 << 20).enumerate() {
+            assert!(mount.fs.read(fh, (number << 20) as u64, 1 << 20).await.expect("a read") == part);
+        }
+    };
+    let both = async {
+        read(&mount).await;
+        read(&other).await;
+    };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("it hangs");
+    drop(usage);
 }
 
 #[tokio::test]
