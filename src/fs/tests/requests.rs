@@ -67,3 +67,17 @@ async fn an_open_after_the_second_checks_with_the_first_bytes() {
     assert_eq!(rig.read(ino).await.expect("a read"), b"bytes");
     assert_eq!(rig.store.take_calls(), [Call::Get]);
 }
+
+#[tokio::test]
+async fn an_open_within_the_second_asks_only_for_a_change() {
+    let rig = Rig::with(basic()).await;
+    let dir = listed(&rig).await;
+    let ino = rig.ino(dir, "a").await.expect("a file");
+    rig.read(ino).await.expect("a read");
+    for (intent, asks) in [(READ, false), (WRITE, true), (OpenIntent { access: Access::Write, ..READ }, true)] {
+        rig.store.take_calls();
+        let fh = rig.open(ino, intent).await;
+        assert_eq!(!rig.store.take_calls().is_empty(), asks, "{intent:?}");
+        rig.close(fh).await.expect("a close");
+    }
+}
