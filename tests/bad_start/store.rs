@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -192,20 +193,26 @@ impl Drop for SelfSigned {
 fn a_certificate_that_nobody_vouches_for() {
     let place = Place::new();
     let Some(server) = SelfSigned::start(&place) else { return };
-    let start = |place: &Place, bundle: Option<&str>| {
+    let start = |environment: &[(&str, PathBuf)]| {
         let mut command = place.pailfs("s3://bucket/p");
-        command.args(["--endpoint-url", &server.1]);
-        if let Some(bundle) = bundle {
-            command.env("AWS_CA_BUNDLE", place.path(bundle));
-        }
-        run(&mut command)
+        run(command.args(["--endpoint-url", &server.1]).envs(environment.iter().cloned()))
     };
-    start(&place, None).is(32, &["no secure connection to https://127.0.0.1", "certificate", "AWS_CA_BUNDLE"]);
-    start(&place, Some("missing.pem")).is(32, &["missing.pem", "can't be read"]);
-    start(&place, Some("key.pem")).is(32, &["key.pem", "holds no certificates"]);
+    let bundle = |name: &str| ("AWS_CA_BUNDLE", place.path(name));
+    for environment in [&[][..], &[("AWS_CA_BUNDLE", PathBuf::new())]] {
+        let said = start(environment);
+        said.is(32, &["no secure connection to https://127.0.0.1", "certificate", "AWS_CA_BUNDLE"]);
+    }
+    start(&[bundle("missing.pem")]).is(32, &["missing.pem", "can't be read"]);
+    start(&[bundle("key.pem")]).is(32, &["key.pem", "holds no certificates"]);
     // Trusted now: what is wrong with it is that it is no S3.
-    let trusted = start(&place, Some("cert.pem"));
-    assert!(trusted.code == Some(32) && !trusted.text.contains("no secure connection"), "{}", trusted.text);
+    let trusted =
+        |said: Said| assert!(said.code == Some(32) && !said.text.contains("no secure connection"), "{said:?}");
+    trusted(start(&[bundle("cert.pem")]));
+    // The bundle is trusted beside what the system trusts, not in its place.
+    let other = Place::new();
+    if SelfSigned::start(&other).is_some() {
+        trusted(start(&[("SSL_CERT_FILE", place.path("cert.pem")), ("AWS_CA_BUNDLE", other.path("cert.pem"))]));
+    }
 }
 
 #[test]
