@@ -131,6 +131,24 @@ async fn what_stays_in_the_stage_survives_a_loss_of_power() {
 }
 
 #[tokio::test]
+async fn what_was_not_stored_at_the_end_of_a_mount_is_found_by_the_next() {
+    let rig = Rig::doomed().await;
+    rig.put_in_vain(Ino::ROOT, "closed", b"hello").await;
+    let (_, fh) = rig.create(Ino::ROOT, "open").await;
+    rig.fs.write(fh, 0, b"half").await.expect("a write");
+    rig.store.next(Call::Put, Fault::Fail(down()));
+    let drained = rig.fs.drain(Duration::from_secs(30), Holders::Possible).await;
+    assert_eq!((drained.left.len(), drained.open.len()), (1, 1));
+    let Rig { fs, store: _, _root: root } = rig;
+    drop(fs);
+    let sources = remaining(root.path(), None).expect("looked");
+    let mut kept: Vec<_> = sources.iter().flat_map(|source| &source.leftovers).collect();
+    kept.sort_by_key(|left| left.size);
+    let bytes: Vec<_> = kept.iter().map(|left| std::fs::read(&left.file).expect("readable")).collect();
+    assert_eq!(bytes, [&b"half"[..], b"hello"]);
+}
+
+#[tokio::test]
 async fn a_file_that_was_open_is_kept_and_not_published() {
     let rig = Rig::doomed().await;
     let (_, fh) = rig.create(Ino::ROOT, "f").await;
