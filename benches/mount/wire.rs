@@ -44,7 +44,9 @@ pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table
         }
         let figure = |time: Duration| {
             let share = bare.as_secs_f64() / time.as_secs_f64();
-            let carried = (CONNECTIONS * RATE) as f64;
+            // Each part waits for its first byte before its connection carries anything.
+            let turn = plan.latency.as_secs_f64() + PART as f64 / RATE as f64;
+            let carried = (CONNECTIONS * PART) as f64 / turn;
             match shape.per_connection {
                 None => format!("{share:.2} of the SDK's rate"),
                 Some(_) => format!(

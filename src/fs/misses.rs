@@ -16,8 +16,9 @@ const PAGES_MAX: usize = 4;
 impl Filesystem {
     /// Lists the directory, if that saves requests. True when the listing is there to be asked.
     pub(super) async fn list_instead(self: &Arc<Self>, dir: &Pin) -> bool {
-        let worth =
-            || dir.inode().lock().dir().ok()?.names.worth_listing(Instant::now(), self.settings.freshness.dir_min);
+        let freshness = self.settings.freshness;
+        let lasts = freshness.dir_min.min(freshness.negative);
+        let worth = || dir.inode().lock().dir().ok()?.names.worth_listing(Instant::now(), lasts);
         let Some(_lister) = worth() else { return false };
         let mut stream = DirStream::new();
         for _ in 0..PAGES_MAX {

@@ -151,7 +151,8 @@ impl DirNames {
         match self.listed_at {
             Some(at) if now.saturating_duration_since(at) < listing_ttl => match self.listed.get(name) {
                 Some(listed) => Known::Present(listed.clone()),
-                None => Known::Absent,
+                None if now.saturating_duration_since(at) < negative_ttl => Known::Absent,
+                None => Known::Unknown,
             },
             Some(_) => {
                 self.forget_listing();
@@ -259,6 +260,15 @@ mod tests {
         assert_eq!(names.known(&name("a"), now, TTL, TTL), Known::Present(dir()));
         assert_eq!(names.known(&name("b"), now, TTL, TTL), Known::Absent);
         assert_eq!(names.known(&name("a"), now + TTL, TTL, TTL), Known::Unknown);
+    }
+
+    #[test]
+    fn a_listing_is_believed_of_absent_names_no_longer_than_a_miss() {
+        let now = Instant::now();
+        let mut names = DirNames::default();
+        names.keep_listing(BTreeMap::from([(name("a"), dir())]), now);
+        assert_eq!(names.known(&name("b"), now, TTL, Duration::ZERO), Known::Unknown);
+        assert_eq!(names.known(&name("a"), now, TTL, Duration::ZERO), Known::Present(dir()));
     }
 
     #[test]

@@ -17,13 +17,30 @@ pub(super) async fn run<T: Send + 'static>(
     tasks.join_next().await.map_or(Err(ended_early()), |done| done.unwrap_or_else(|_| Err(ended_early())))
 }
 
-/// Runs `jobs`, at most `limit` at once; the first error stops the rest. Results come in no order.
+/// Runs `jobs`, at most `limit` at once; the first error stops the rest, and comes back when they have stopped: what they held
+/// is free then, and nothing of theirs is sent or written any more. Results come in no order.
 pub(super) async fn run_all<T, J>(runtime: &Handle, limit: usize, jobs: impl Iterator<Item = J>) -> Result<Vec<T>>
 where
     T: Send + 'static,
     J: Future<Output = Result<T>> + Send + 'static,
 {
-    let (mut tasks, mut results) = (JoinSet::new(), Vec::new());
+    let mut tasks = JoinSet::new();
+    let outcome = gather(&mut tasks, runtime, limit, jobs).await;
+    tasks.shutdown().await;
+    outcome
+}
+
+async fn gather<T, J>(
+    tasks: &mut JoinSet<Result<T>>,
+    runtime: &Handle,
+    limit: usize,
+    jobs: impl Iterator<Item = J>,
+) -> Result<Vec<T>>
+where
+    T: Send + 'static,
+    J: Future<Output = Result<T>> + Send + 'static,
+{
+    let mut results = Vec::new();
     for job in jobs {
         if tasks.len() >= limit.max(1)
             && let Some(done) = tasks.join_next().await
@@ -48,4 +65,33 @@ pub(super) async fn run_blocking<T: Send + 'static>(
 
 fn ended_early() -> Error {
     Error::Internal("a transfer task ended early")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn when_an_error_is_told_the_other_jobs_hold_nothing_any_more() {
+        for _ in 0..200 {
+            let held = Arc::new(());
+            let jobs = (0..8).map(|number| {
+                let held = held.clone();
+                async move {
+                    tokio::task::yield_now().await;
+                    if number == 3 {
+                        return Err(Error::StageFull);
+                    }
+                    std::future::pending::<()>().await;
+                    drop(held);
+                    Ok(())
+                }
+            });
+            let outcome = run_all(&Handle::current(), 8, jobs).await;
+            assert!(matches!(outcome, Err(Error::StageFull)));
+            assert_eq!(Arc::strong_count(&held), 1);
+        }
+    }
 }
