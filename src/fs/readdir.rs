@@ -211,7 +211,7 @@ impl Filesystem {
             let inode = self.table.get_plain(dir)?;
             let mut data = inode.lock();
             let names = &data.dir()?.names;
-            stream.entries.extend(new.into_iter().filter(|(name, _)| !names.is_hidden(name)));
+            stream.entries.extend(new.into_iter().filter(|(name, _)| !names.is_gone_since(name, stream.began)));
         }
         let shown = stream.entries.get(before..).unwrap_or_default();
         self.note_siblings(dir, stream.began, shown.iter().filter(|(name, _)| !stream.archived.contains(name)));

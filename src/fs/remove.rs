@@ -4,6 +4,7 @@
 //! hidden, for the last handle. A directory that is emptied here stays until rmdir.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::MutexGuard;
 
@@ -242,6 +243,7 @@ impl Filesystem {
         if self.table.children(pin.ino()).iter().any(|(_, child)| child.lock().is_local()) {
             return Err(Error::NotEmpty);
         }
+        let began = Instant::now();
         let marker = prefix.marker();
         let mut request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 3, ..ListRequest::default() };
         let mut has_marker = false;
@@ -253,7 +255,7 @@ impl Filesystem {
                 if marker.as_ref() == Some(&object.key) {
                     has_marker = true;
                 } else if let Some(name) = Name::from_key_segment(first) {
-                    if rest.contains('/') || !pin.inode().lock().dir()?.names.is_hidden(&name) {
+                    if rest.contains('/') || !pin.inode().lock().dir()?.names.is_gone_since(&name, began) {
                         return Err(Error::NotEmpty);
                     }
                 } else {

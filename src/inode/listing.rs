@@ -211,8 +211,15 @@ impl DirNames {
     /// The object behind a hidden name is gone.
     pub fn unhide(&mut self, name: &Name, ino: Ino) {
         if self.removed.get(name) == Some(&ino) {
-            self.removed.remove(name);
+            // A listing that is being taken may have seen the object yet.
+            self.note_change(name, None);
         }
+    }
+
+    /// True when what a listing that began at `began` says of `name` is of the past: the name was taken away here, or is, or a
+    /// new file here has it.
+    pub fn is_gone_since(&self, name: &Name, began: Instant) -> bool {
+        self.is_hidden(name) || matches!(self.changed.get(name), Some((at, None)) if *at >= began)
     }
 
     /// True when the object under `name` only waits for its last handle.
@@ -340,7 +347,11 @@ mod tests {
         assert_eq!(names.known(&name("a"), now, TTL, TTL), Known::Absent);
         names.unhide(&name("a"), Ino::new(8));
         assert!(names.is_hidden(&name("a")));
+        let began = Instant::now();
+        assert!(names.is_gone_since(&name("a"), began) && !names.is_gone_since(&name("b"), began));
         names.unhide(&name("a"), Ino::new(7));
         assert!(!names.is_hidden(&name("a")));
+        assert!(names.is_gone_since(&name("a"), began), "a listing that began before shows it");
+        assert!(!names.is_gone_since(&name("a"), Instant::now() + Duration::from_nanos(1)));
     }
 }

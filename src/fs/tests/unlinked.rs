@@ -44,6 +44,28 @@ async fn a_large_unlinked_file_hides_its_object_until_the_last_close() {
     assert_eq!(rig.object("p/f"), None, "the object was left behind");
 }
 
+/// The store lists the object, it is deleted, and only then the answer comes.
+#[tokio::test]
+async fn a_listing_that_saw_a_waiting_object_does_not_show_it_after_its_last_close() {
+    let rig = Rig::with(no_cache()).await;
+    let fh = unlinked(&rig, Ino::ROOT, "f").await;
+    let word = Arc::new(tokio::sync::Notify::new());
+    let before = rig.store.count(Call::List);
+    rig.store.next(Call::List, Fault::Late(word.clone()));
+    let fs = rig.fs.clone();
+    let dir = fs.opendir(Ino::ROOT).expect("an opendir").fh;
+    let listing = tokio::spawn(async move { fs.readdir(dir, 0, false).await });
+    while rig.store.count(Call::List) == before {
+        tokio::task::yield_now().await;
+    }
+    rig.fs.release(fh).await.expect("a release");
+    assert_eq!(rig.object("p/f"), None);
+    word.notify_one();
+    let entries = listing.await.expect("no panic").expect("a readdir");
+    let names: Vec<_> = entries.iter().map(|entry| entry.name.as_str().to_owned()).collect();
+    assert_eq!(names, [".", ".."]);
+}
+
 /// The last of a file's handles is counted out, and before that has any consequence the file is opened again and unlinked.
 #[tokio::test]
 async fn a_late_release_leaves_the_object_of_a_file_that_was_opened_and_unlinked_since() {
