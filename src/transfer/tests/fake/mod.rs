@@ -1,6 +1,8 @@
 //! A store in memory that does as it is told, also wrongly: each call may meet a fault that waits for it.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+mod listing;
+
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -258,33 +260,9 @@ impl ObjectStore for Fake {
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
-        self.enter(Call::List).await?;
-        let most = if request.max_keys == 0 { 1000 } else { usize::from(request.max_keys) };
-        let state = self.state();
-        let mut page = ListPage::default();
-        let mut prefixes = BTreeSet::new();
-        let after = request.continuation.as_deref().unwrap_or_default();
-        for (key, object) in &state.objects {
-            let Some(rest) = key.as_str().strip_prefix(&request.prefix) else { continue };
-            let folded = rest.split_once('/').filter(|_| request.by_directory);
-            let name = folded.map_or_else(|| key.to_string(), |(first, _)| format!("{}{first}/", request.prefix));
-            if name.as_str() <= after || prefixes.contains(&name) {
-                continue;
-            }
-            if page.objects.len() + prefixes.len() == most {
-                page.next = page.objects.last().map(|last: &ListedObject| last.key.to_string());
-                page.next = page.next.max(prefixes.last().cloned());
-                break;
-            }
-            if folded.is_some() {
-                prefixes.insert(name);
-            } else {
-                let version = object.info.version.clone();
-                let storage_class = object.info.attributes.storage_class.clone();
-                page.objects.push(ListedObject { key: key.clone(), version, storage_class });
-            }
-        }
-        page.prefixes = prefixes.into_iter().collect();
+        let fault = self.enter(Call::List).await?;
+        let page = self.page(&request);
+        late(&fault).await;
         Ok(page)
     }
 
