@@ -1,4 +1,6 @@
 //! A store in memory that does as it is told, also wrongly: each call may meet a fault that waits for it.
+//!
+//! Owns objects, uploads, the faults to come and the calls that were made. Knows nothing of who calls.
 
 mod listing;
 
