@@ -69,12 +69,15 @@ impl Filesystem {
         if self.change_draft(inode, change)? || !self.must_store(inode, change)? {
             return Ok(());
         }
-        let Ok(_passage) = self.pass_to(inode).await else {
-            // No name: nothing to store it in, and nobody to find it there.
-            inode.lock().ownership.change(change, SystemTime::now());
-            return Ok(());
+        let (_passage, owned) = match self.own_in_place(inode).await {
+            Ok(both) => both,
+            Err(Error::NotFound) => {
+                // No name: nothing to store it in, and nobody to find it there.
+                inode.lock().ownership.change(change, SystemTime::now());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
         };
-        let owned = inode.own().await?;
         match owned.prior()?.clone() {
             Prior::Clean(clean) => self.store_change(owned, clean, change).await,
             Prior::Dirty(draft) => {
@@ -144,13 +147,12 @@ impl Filesystem {
         };
         let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
         let span = self.file_span();
+        self.note_name_changed(&inode, Some(listed));
         owned.settle_clean(Clean { version, local: clean.local }, |data| {
             data.ownership = ownership;
             data.attributes = Some(Arc::new(attributes));
             data.belief.checked(Instant::now(), true, span);
-        })?;
-        self.note_name_changed(&inode, Some(listed));
-        Ok(())
+        })
     }
 
     async fn change_dir(self: &Arc<Self>, pin: &Pin, change: &OwnershipChange) -> Result<()> {

@@ -87,19 +87,38 @@ impl Filesystem {
         }
     }
 
+    /// Takes a file within a passage of the directory that it is in by then: it may be moved while it is waited for.
+    ///
+    /// # Errors
+    /// `NotFound` for a file without a name.
+    pub(super) async fn own_in_place(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<(Passage, Owned)> {
+        loop {
+            let passage = self.pass_to(inode).await?;
+            let owned = inode.own().await?;
+            if self.table.place(inode.ino()).is_some_and(|place| passage.is_through(place.parent)) {
+                return Ok((passage, owned));
+            }
+        }
+    }
+
     async fn commit_now(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
-        let Ok(passage) = self.pass_to(inode).await else { return keep_nameless(inode) };
-        let owned = match inode.own().await {
-            Ok(owned) => owned,
-            // Unlinked while waiting: there is nothing to commit any more.
-            Err(Error::NotFound) => return Ok(()),
+        let (passage, owned) = match self.own_in_place(inode).await {
+            Ok(both) => both,
+            Err(Error::NotFound) => return keep_nameless(inode),
             Err(error) => return Err(error),
         };
-        self.commit_owned(owned, &passage).await
+        let outcome = self.commit_owned(owned, &passage).await;
+        drop(passage);
+        let outcome = match outcome {
+            Ok(()) => self.store_late_changes(inode).await,
+            failed => failed,
+        };
+        self.table.forget_if_unused(inode.ino());
+        outcome
     }
 
     /// Commits a file that the caller owns, within a passage that the caller holds.
-    pub(super) async fn commit_owned(self: &Arc<Self>, owned: Owned, _passage: &Passage) -> Result<()> {
+    async fn commit_owned(self: &Arc<Self>, owned: Owned, _passage: &Passage) -> Result<()> {
         let draft = match owned.prior()? {
             Prior::Dirty(draft) => draft.clone(),
             Prior::Clean(_) => return Ok(()),
@@ -107,18 +126,13 @@ impl Filesystem {
         owned.writers_gone().await;
         let inode = owned.inode().clone();
         let began = SystemTime::now();
-        let outcome = match self.published(&inode, &draft).await {
-            Ok((version, attributes)) => match self.settle_published(owned, &draft, version, attributes) {
-                Ok(()) => self.store_late_changes(&inode).await,
-                Err(error) => Err(error),
-            },
+        match self.published(&inode, &draft).await {
+            Ok((version, attributes)) => self.settle_published(owned, &draft, version, attributes),
             Err((error, attributes)) => {
                 self.note_attempt(&inode, &draft, &error, attributes, began).await;
                 self.settle_unpublished(owned, &draft, error).await
             }
-        };
-        self.table.forget_if_unused(inode.ino());
-        outcome
+        }
     }
 
     pub(super) fn settle_published(
@@ -135,6 +149,8 @@ impl Filesystem {
         let keeps = self.keeps_metadata();
         let span = self.file_span();
         let modified = version.modified;
+        // While the file can't be moved: its name is then the one that was committed.
+        self.note_name_changed(&inode, Some(listed));
         owned.settle_clean(Clean { version, local }, |data| {
             data.attributes = Some(Arc::new(attributes));
             data.committed = Some(Instant::now());
@@ -145,9 +161,7 @@ impl Filesystem {
             } else {
                 data.ownership.mtime = modified;
             }
-        })?;
-        self.note_name_changed(&inode, Some(listed));
-        Ok(())
+        })
     }
 
     async fn settle_unpublished(self: &Arc<Self>, owned: Owned, draft: &Draft, error: Error) -> Result<()> {
@@ -160,8 +174,7 @@ impl Filesystem {
         let error = if conflict {
             match self.resolve_conflict(&inode, draft, &path).await {
                 Ok(Resolved::Replaced(version, attributes)) => {
-                    self.settle_published(owned, draft, version, attributes)?;
-                    return self.store_late_changes(&inode).await;
+                    return self.settle_published(owned, draft, version, attributes);
                 }
                 Ok(Resolved::Beside(theirs)) => return self.settle_beside(owned, draft, theirs),
                 Err(error) => error,
@@ -213,7 +226,7 @@ impl Filesystem {
         }
     }
 
-    /// The directory learns that a name in it stands for something else now.
+    /// The directory learns that a name in it stands for something else now. The caller owns the file.
     pub(super) fn note_name_changed(&self, inode: &Arc<Inode>, listed: Option<Listed>) {
         let Some(place) = self.table.place(inode.ino()) else { return };
         self.note_name(place.parent, &place.name, listed);

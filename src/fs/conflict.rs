@@ -104,15 +104,14 @@ impl Filesystem {
         let listed = Listed { kind: Kind::File, version: Some(theirs.version.clone()) };
         let attributes = Some(Arc::new(theirs.attributes));
         let modified = theirs.version.modified;
+        self.note_name_changed(&inode, Some(listed));
         owned.settle_clean(Clean { version: theirs.version, local: None }, |data| {
             data.lineage += 1;
             data.ownership = self.ownership_of(data.ownership, modified, attributes.as_deref());
             data.attributes = attributes;
             data.belief.forget();
             data.attempts.clear();
-        })?;
-        self.note_name_changed(&inode, Some(listed));
-        Ok(())
+        })
     }
 }
 

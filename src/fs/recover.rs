@@ -270,10 +270,16 @@ impl Filesystem {
     /// the file is not the one that was taken in any more.
     async fn settle_expectation(self: &Arc<Self>, taken: &TakenIn) -> Result<bool> {
         let inode = taken.pin.inode();
-        let Some(draft) = untouched(inode, &taken.staged) else { return Ok(false) };
-        if draft.origin.expect() != Expect::Any {
-            return Ok(true);
+        match untouched(inode, &taken.staged) {
+            None => return Ok(false),
+            Some(draft) if draft.origin.expect() != Expect::Any => return Ok(true),
+            Some(_) => {}
         }
+        let (_passage, owned) = self.own_in_place(inode).await?;
+        let draft = match owned.prior()? {
+            Prior::Dirty(draft) if is_same(draft, &taken.staged) => draft.clone(),
+            _ => return Ok(false),
+        };
         let key = self.table.key_of(inode.ino())?;
         let origin = match self.store.head(&key).await {
             Err(Error::NotFound) => Origin::Created { exclusive: false },
@@ -287,11 +293,7 @@ impl Filesystem {
             }
             Err(error) => return Err(error),
         };
-        let owned = inode.own().await?;
-        match owned.prior()? {
-            Prior::Dirty(now) if is_same(now, &taken.staged) => owned.reopen(origin).map(|()| true),
-            _ => Ok(false),
-        }
+        owned.reopen(origin).map(|()| true)
     }
 
     /// An upload of the earlier run may have been done without its answer: what it would have made is remembered.
@@ -336,14 +338,13 @@ impl Filesystem {
 
     async fn try_give_back(self: &Arc<Self>, taken: &TakenIn) -> Result<bool> {
         let inode = taken.pin.inode();
-        let _passage = self.pass_to(inode).await?;
+        let (_passage, owned) = self.own_in_place(inode).await?;
         let key = self.table.key_of(inode.ino())?;
         let there = match self.store.head(&key).await {
             Ok(info) => Some(info),
             Err(Error::NotFound) => None,
             Err(error) => return Err(error),
         };
-        let owned = inode.own().await?;
         let in_use = inode.lock().opens.writing > 0;
         match owned.prior()? {
             Prior::Dirty(now) if is_same(now, &taken.staged) && !in_use => {}
@@ -364,6 +365,7 @@ impl Filesystem {
         let keeps = self.keeps_metadata();
         let modified = version.modified;
         let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
+        self.note_name_changed(inode, Some(listed));
         owned.settle_clean(Clean { version, local: None }, |data| {
             data.lineage += 1;
             data.ownership = if keeps { Ownership::from_stored(&stored, default, modified) } else { default };
@@ -371,7 +373,6 @@ impl Filesystem {
             data.attempts.clear();
             data.belief.forget();
         })?;
-        self.note_name_changed(inode, Some(listed));
         Ok(true)
     }
 

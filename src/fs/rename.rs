@@ -21,6 +21,14 @@ pub enum RenameMode {
     NoReplace,
 }
 
+/// What a rename has done.
+enum Moved {
+    /// S3 has never seen the draft: it goes on, with this origin.
+    Here(Origin),
+    /// The object is this version now.
+    Object(Prior, Version),
+}
+
 /// A name in a directory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct At<'a> {
@@ -89,7 +97,7 @@ impl Filesystem {
             None => None,
         };
         let object = self.object_of(source.inode(), owned.prior()?, &from_key).await?;
-        let listed = match owned.prior()?.clone() {
+        let moved = match owned.prior()?.clone() {
             Prior::Dirty(draft) if object.is_none() => {
                 // Parts of it went up for the old name.
                 self.transfer.call_back(&draft.staged);
@@ -98,31 +106,38 @@ impl Filesystem {
                     (_, there) => Origin::Replaced(there),
                 };
                 draft.staged.moved(&to_key, origin.object(), &origin.expect())?;
-                owned.reopen(origin)?;
-                None
+                Moved::Here(origin)
             }
             prior => {
                 let version = object.ok_or(Error::Internal("a file to be moved has no object"))?;
                 let known = source.inode().lock().attributes.clone();
                 let kept = known.map(|known| CopyAttributes::Keep { storage_class: known.storage_class.clone() });
                 let moved = self.move_object((&from_key, &version, kept), &to_key, mode, there.is_some()).await;
-                let moved = match moved {
-                    Ok(moved) => moved,
+                match moved {
+                    Ok(moved) => Moved::Object(prior, moved),
                     Err(error) => {
                         self.doubt_both(&owned, replaced.as_ref(), to)?;
                         return Err(error);
                     }
-                };
-                settle_moved(owned, prior, moved.clone(), &to_key)?;
-                Some(Listed { kind: Kind::File, version: Some(moved) })
+                }
             }
         };
         if let (Some(replaced), Some(remains)) = (replaced, remains) {
             disown(&remains);
             replaced.unlinked(remains)?;
         }
-        self.table.rename(source.ino(), to.parent, to.name)?;
-        self.note_moved(from, to, listed)
+        // Given back only at its new place: a commit that waits for it asks for the key next.
+        self.table.rename_file(&owned, to.parent, to.name)?;
+        match moved {
+            Moved::Here(origin) => {
+                self.note_moved(from, to, None)?;
+                owned.reopen(origin)
+            }
+            Moved::Object(prior, version) => {
+                self.note_moved(from, to, Some(Listed { kind: Kind::File, version: Some(version.clone()) }))?;
+                settle_moved(owned, prior, version, &to_key)
+            }
+        }
     }
 
     /// The names on both sides are known to have changed.

@@ -46,7 +46,7 @@ impl Filesystem {
         }
         let waiting = self.table.get_plain(to.parent)?.lock().dir()?.names.hidden(to.name);
         self.bring_waiting(waiting.as_slice()).await?;
-        let _closed = self.table.close_below(source.ino()).await;
+        let closed = self.table.close_below(source.ino()).await;
         // Else their objects would be all that is left of the old directory, and show it.
         self.bring_waiting(&self.waiting_below(source)).await?;
         let old = self.table.prefix_of(source.ino())?;
@@ -60,10 +60,10 @@ impl Filesystem {
             self.store.put(&marker, empty(), &Attributes::default(), &Expect::Any).await?;
         }
         let deleted = self.delete_all(&moves).await;
+        self.table.rename_dir(&closed, to.parent, to.name)?;
         for owned in owned {
             self.settle_below(owned, &moved, (&old, &new))?;
         }
-        self.table.rename(source.ino(), to.parent, to.name)?;
         self.forget_listings(source);
         self.note_moved(from, to, Some(Listed { kind: Kind::Dir, version: None }))?;
         deleted
@@ -190,7 +190,7 @@ impl Filesystem {
         results.into_iter().collect()
     }
 
-    /// What a file below stands for now.
+    /// What a file below, at its new place already, stands for now.
     fn settle_below(
         &self,
         owned: Owned,
@@ -198,10 +198,10 @@ impl Filesystem {
         (old, new): (&DirPrefix, &DirPrefix),
     ) -> Result<()> {
         let prior = owned.prior()?.clone();
-        let key = self.table.key_of(owned.inode().ino())?;
-        let rest = key.as_str().strip_prefix(old.as_str()).unwrap_or_default();
-        let to = ObjectKey::from_store(format!("{}{rest}", new.as_str()));
-        match (object_of(&prior), moved.get(&key)) {
+        let to = self.table.key_of(owned.inode().ino())?;
+        let rest = to.as_str().strip_prefix(new.as_str()).unwrap_or_default();
+        let from = ObjectKey::from_store(format!("{}{rest}", old.as_str()));
+        match (object_of(&prior), moved.get(&from)) {
             (Some(_), Some(version)) => settle_moved(owned, prior, version.clone(), &to),
             // Never in S3, or gone from there: dropping gives it back as it was, and the next question is asked of S3.
             _ => {

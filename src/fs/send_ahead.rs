@@ -61,8 +61,8 @@ impl Filesystem {
         if !self.keeps_metadata() || !differs(&inode.lock()) {
             return Ok(());
         }
-        let owned = match inode.own().await {
-            Ok(owned) => owned,
+        let (_passage, owned) = match self.own_in_place(inode).await {
+            Ok(both) => both,
             Err(Error::NotFound) => return Ok(()),
             Err(error) => return Err(error),
         };

@@ -31,6 +31,20 @@ pub struct Closed {
     top: Ino,
 }
 
+impl Passage {
+    /// True when changes in `dir` may be made.
+    pub fn is_through(&self, dir: Ino) -> bool {
+        self.dirs.contains(&dir)
+    }
+}
+
+impl Closed {
+    /// The directory that may be moved now.
+    pub(super) fn top(&self) -> Ino {
+        self.top
+    }
+}
+
 impl Rows {
     fn is_closed(&self, dir: Ino) -> bool {
         self.gate.moving.iter().any(|top| self.is_at_or_below(dir, *top))

@@ -7,6 +7,7 @@ mod ahead;
 mod attributes;
 mod conflicts;
 mod kept;
+mod moves;
 mod names;
 mod races;
 mod recover;

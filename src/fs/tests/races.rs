@@ -17,7 +17,7 @@ fn lost() -> Error {
 }
 
 /// An operation whose next `call` was done and waits for its answer.
-async fn under_way<T: Send + 'static>(
+pub(super) async fn under_way<T: Send + 'static>(
     rig: &Rig,
     call: Call,
     operation: impl Future<Output = T> + Send + 'static,

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use super::attr::{Kind, Ownership};
-use super::gate::Gate;
-use super::node::{Body, DirBody, Inode, NodeData};
+use super::gate::{Closed, Gate};
+use super::node::{Body, DirBody, Inode, NodeData, Owned};
 use super::state::{Event, FileState};
 use crate::error::{Error, Result};
 use crate::types::{DirPrefix, Ino, Name, ObjectKey};
@@ -242,11 +242,24 @@ impl InodeTable {
         true
     }
 
-    /// Moves an inode to another name, taking the place of what is there.
+    /// Moves a file to another name, taking the place of what is there. It is owned meanwhile: a commit that waits for it
+    /// would else store it under the old name.
     ///
     /// # Errors
     /// `Stale` when it or the directory is gone.
-    pub fn rename(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
+    pub fn rename_file(&self, file: &Owned, parent: Ino, name: &Name) -> Result<()> {
+        self.rename(file.inode().ino(), parent, name)
+    }
+
+    /// As [`InodeTable::rename_file`], of a directory that nobody changes anything in meanwhile.
+    ///
+    /// # Errors
+    /// `Stale` when it or the directory is gone.
+    pub fn rename_dir(&self, dir: &Closed, parent: Ino, name: &Name) -> Result<()> {
+        self.rename(dir.top(), parent, name)
+    }
+
+    fn rename(&self, ino: Ino, parent: Ino, name: &Name) -> Result<()> {
         let mut rows = self.rows();
         if !rows.entries.contains_key(&parent) || !rows.entries.contains_key(&ino) {
             return Err(Error::Stale);

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use futures_util::FutureExt;
+
 use super::*;
 use crate::inode::state::{Located, Remains};
 use crate::types::{ETag, Version};
@@ -37,7 +39,8 @@ fn keys_follow_places_through_renames_of_directories() {
     let dir = add(&table, Ino::ROOT, "d", Kind::Dir);
     let file = add(&table, dir.ino(), "f", Kind::File);
     assert_eq!(table.key_of(file.ino()).expect("a key").as_str(), "p/d/f");
-    table.rename(dir.ino(), Ino::ROOT, &name("e")).expect("a rename");
+    let closed = table.close_below(dir.ino()).now_or_never().expect("nothing is under way");
+    table.rename_dir(&closed, Ino::ROOT, &name("e")).expect("a rename");
     assert_eq!(table.key_of(file.ino()).expect("a key").as_str(), "p/e/f");
     assert_eq!(table.path_of(file.ino()), "e/f");
     assert_eq!(table.prefix_of(dir.ino()).expect("a prefix").as_str(), "p/e/");
@@ -56,7 +59,8 @@ fn numbers_are_the_same_in_another_mount_and_before_a_lookup() {
 fn a_new_file_at_the_name_of_a_renamed_one_gets_another_number() {
     let table = table();
     let old = add(&table, Ino::ROOT, "f", Kind::File);
-    table.rename(old.ino(), Ino::ROOT, &name("g")).expect("a rename");
+    let owned = old.inode().try_own().expect("a live file").expect("nobody else");
+    table.rename_file(&owned, Ino::ROOT, &name("g")).expect("a rename");
     let new = add(&table, Ino::ROOT, "f", Kind::File);
     assert_ne!(old.ino(), new.ino());
 }
