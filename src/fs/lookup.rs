@@ -36,6 +36,7 @@ impl Filesystem {
     /// `NotFound`, `NotDirectory`, `NotUtf8`, `NameTooLong`, and what S3 answers.
     pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<Entry> {
         let name = Name::parse(name)?;
+        let _passage = self.table.pass(&[parent]).await;
         let pin = self.resolve(parent, &name).await?;
         Ok(self.tell_kernel(&pin))
     }
@@ -62,7 +63,8 @@ impl Filesystem {
         Entry { attr: pin.inode().attr() }
     }
 
-    /// The inode at a name, asking S3 only for what is not known.
+    /// The inode at a name, asking S3 only for what is not known. The caller has passed the gate of the directory: half-way
+    /// through its move, names in it are missing.
     pub(super) async fn resolve(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Pin> {
         let dir = self.table.get(parent)?;
         for round in 0..OVERTAKEN_MAX {
@@ -338,11 +340,15 @@ impl Filesystem {
         }
     }
 
-    /// Compares an inode with S3.
+    /// Compares an inode with S3, once no directory above it is being moved.
     ///
     /// # Errors
     /// `Stale` when it is gone there.
     pub(super) async fn revalidate(self: &Arc<Self>, pin: &Pin) -> Result<()> {
+        let _passage = match pin.inode().kind() {
+            Kind::File => self.pass_to(pin.inode()).await.map_err(|_| Error::Stale)?,
+            Kind::Dir => self.table.pass(&[pin.ino()]).await,
+        };
         let asked = Instant::now();
         let gone = match pin.inode().kind() {
             Kind::File => {

@@ -45,6 +45,10 @@ pub(super) struct DirStream {
     progress: Progress,
     began: Instant,
     changes: u64,
+    /// Where the keys of the pages so far begin.
+    prefix: Option<DirPrefix>,
+    /// Names from before the directory was moved: its listing began anew then.
+    before_move: HashSet<Name>,
     /// Files that can't be read before they are restored.
     archived: HashSet<Name>,
 }
@@ -57,6 +61,8 @@ impl DirStream {
             progress: Progress::Start,
             began: Instant::now(),
             changes: 0,
+            prefix: None,
+            before_move: HashSet::new(),
             archived: HashSet::new(),
         }
     }
@@ -64,6 +70,16 @@ impl DirStream {
     /// True when all names are there.
     pub fn is_whole(&self) -> bool {
         self.progress == Progress::End
+    }
+
+    /// The listing goes on below `prefix`: anew, where that is another one than before.
+    fn go_on(&mut self, prefix: &DirPrefix) {
+        let before = self.prefix.replace(prefix.clone());
+        if before.is_some_and(|before| before != *prefix) && matches!(self.progress, Progress::More(_)) {
+            self.progress = Progress::Start;
+            self.held_back.clear();
+            self.before_move = self.entries.iter().map(|(name, _)| name.clone()).collect();
+        }
     }
 
     /// Takes in one page. Returns how many keys can't be shown.
@@ -140,6 +156,7 @@ impl Filesystem {
     ) -> Result<(Vec<DirEntry>, Option<u64>)> {
         let at_once = if plus { PLUS_AT_ONCE } else { PLAIN_AT_ONCE };
         let mut stream = handle.stream.lock().await;
+        let _passage = self.table.pass(&[handle.ino]).await;
         if offset == 0 && stream.progress != Progress::Start {
             *stream = DirStream::new();
         }
@@ -182,8 +199,10 @@ impl Filesystem {
         Ok(answer)
     }
 
+    /// The caller has passed the gate of the directory.
     pub(super) async fn next_page(self: &Arc<Self>, dir: Ino, stream: &mut DirStream) -> Result<()> {
         let prefix = self.table.prefix_of(dir)?;
+        stream.go_on(&prefix);
         let continuation = match &stream.progress {
             Progress::More(token) => Some(token.clone()),
             _ => {
@@ -211,7 +230,9 @@ impl Filesystem {
             let inode = self.table.get_plain(dir)?;
             let mut data = inode.lock();
             let names = &data.dir()?.names;
-            stream.entries.extend(new.into_iter().filter(|(name, _)| !names.is_gone_since(name, stream.began)));
+            let before = &stream.before_move;
+            let is_new = |name: &Name| !before.contains(name) && !names.is_gone_since(name, stream.began);
+            stream.entries.extend(new.into_iter().filter(|(name, _)| is_new(name)));
         }
         let shown = stream.entries.get(before..).unwrap_or_default();
         self.note_siblings(dir, stream.began, shown.iter().filter(|(name, _)| !stream.archived.contains(name)));
@@ -224,7 +245,8 @@ impl Filesystem {
     /// The listing is whole: it is kept for lookups, and what exists only here is added.
     fn end_listing(self: &Arc<Self>, dir: Ino, stream: &mut DirStream) -> Result<()> {
         let inode = self.table.get_plain(dir)?;
-        {
+        // What was listed before a move is of versions that are no more.
+        if stream.before_move.is_empty() {
             let mut data = inode.lock();
             let names = &mut data.dir()?.names;
             names.keep_listing(stream.entries.iter().cloned().collect(), stream.began);

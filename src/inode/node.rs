@@ -117,6 +117,18 @@ impl NodeData {
         }
     }
 
+    /// Lets go of committed bytes that no handle needs. They are given back, to be dropped after the lock: removing a file of
+    /// the local disk takes its time.
+    pub fn let_go(&mut self) -> Option<Arc<StagedFile>> {
+        match &self.body {
+            Body::File(FileState::Clean(clean)) if self.opens.all == 0 => {
+                let local = clean.local.clone()?;
+                self.apply(Event::LetGo).ok().map(|()| local)
+            }
+            _ => None,
+        }
+    }
+
     /// The directory's own part.
     ///
     /// # Errors
@@ -260,7 +272,10 @@ impl Owned {
 
     fn end(&mut self, outcome: Result<()>, change: impl FnOnce(&mut NodeData) -> Result<()>) -> Result<()> {
         self.prior = None;
-        let done = change(&mut self.inode.lock());
+        let (done, _unused) = {
+            let mut data = self.inode.lock();
+            (change(&mut data), data.let_go())
+        };
         self.settled.settle(outcome);
         done
     }

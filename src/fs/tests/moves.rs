@@ -81,3 +81,93 @@ async fn who_waits_for_a_file_that_is_moved_waits_for_the_move_of_the_new_direct
     rig.close(fh).await.expect("a close");
     assert_eq!(rig.store.keys(), ["p/newer/", "p/newer/f", "p/old/"]);
 }
+
+/// Half-way through the move of a directory its objects are at neither place, as far as a name in it goes.
+#[tokio::test]
+async fn questions_about_what_is_below_a_directory_that_is_being_moved_wait() {
+    let rig = Rig::with(no_cache()).await;
+    for name in ["a", "b", "sub/c"] {
+        rig.store.set(&format!("p/d/{name}"), name);
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    let sub = rig.ino(dir, "sub").await.expect("a directory");
+    let fs = rig.fs.clone();
+    let (rename, word) =
+        under_way(
+            &rig,
+            Call::Delete,
+            async move { fs.rename(Ino::ROOT, b"d", Ino::ROOT, b"e", RenameMode::Replace).await },
+        )
+        .await;
+    let fs = rig.fs.clone();
+    let lookup = tokio::spawn(async move { fs.lookup(dir, b"a").await });
+    let fs = rig.fs.clone();
+    let getattr = tokio::spawn(async move { fs.getattr(sub).await });
+    let fs = rig.fs.clone();
+    let fh = rig.fs.opendir(dir).expect("an opendir").fh;
+    let readdir = tokio::spawn(async move { fs.readdir(fh, 0, false).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    word.notify_one();
+    rename.await.expect("no panic").expect("a rename");
+    lookup.await.expect("no panic").expect("the file is there all the time");
+    getattr.await.expect("no panic").expect("so is the directory");
+    let entries = readdir.await.expect("no panic").expect("a readdir");
+    let mut names: Vec<_> = entries.iter().map(|entry| entry.name.as_str().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, [".", "..", "a", "b", "sub"]);
+}
+
+#[tokio::test]
+async fn a_directory_that_is_moved_while_it_is_listed_shows_each_name_once() {
+    let settings = FsSettings { rename_dir_limit: 5000, ..no_cache() };
+    let rig = Rig::with(settings).await;
+    let expected: Vec<String> = (0..2500).map(|index| format!("{index:04}")).collect();
+    for name in &expected {
+        rig.store.set(&format!("p/d/{name}"), "x");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    let fh = rig.fs.opendir(dir).expect("an opendir").fh;
+    let (mut names, mut offset) = (Vec::new(), 0);
+    loop {
+        let entries = rig.fs.readdir(fh, offset, false).await.expect("a readdir");
+        let Some(last) = entries.last() else { break };
+        if offset == 0 {
+            rig.fs.rename(Ino::ROOT, b"d", Ino::ROOT, b"a", RenameMode::Replace).await.expect("a rename");
+        }
+        offset = last.next;
+        names.extend(entries.iter().map(|entry| entry.name.as_str().to_owned()));
+    }
+    assert!(names.len() == expected.len() + 2, "{} names", names.len());
+    assert_eq!(names.split_off(2), expected);
+}
+
+#[tokio::test]
+async fn bytes_that_were_stored_leave_the_stage_also_when_the_last_close_meets_a_rename() {
+    let rig = Rig::new().await;
+    let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+    rig.fs.write(fh, 0, b"bytes").await.expect("a write");
+    rig.fs.flush(fh).await.expect("a flush");
+    let inode = rig.fs.table.get_plain(ino).expect("an inode");
+    let is_staged = || inode.lock().file().expect("a file").staged().is_some();
+    assert!(is_staged());
+    let fs = rig.fs.clone();
+    let (rename, word) =
+        under_way(
+            &rig,
+            Call::Copy,
+            async move { fs.rename(Ino::ROOT, b"f", Ino::ROOT, b"g", RenameMode::Replace).await },
+        )
+        .await;
+    let fs = rig.fs.clone();
+    let release = tokio::spawn(async move { fs.release(fh).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    word.notify_one();
+    rename.await.expect("no panic").expect("a rename");
+    release.await.expect("no panic").expect("a release");
+    assert!(!is_staged(), "a file that nobody has open takes room in the stage");
+    assert_eq!(rig.read(ino).await.expect("a read"), b"bytes");
+}
