@@ -11,10 +11,10 @@ use super::Filesystem;
 use super::conflict::Resolved;
 use super::send_ahead::take_stored_time;
 use crate::error::{Error, Result};
-use crate::inode::{Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior};
+use crate::inode::{Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior, Remains};
 use crate::stage::StagedFile;
 use crate::store::Attributes;
-use crate::types::{Fh, Version};
+use crate::types::{Fh, ObjectKey, Version};
 
 /// First pause before a failed commit is tried again; doubles up to the longest.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -193,16 +193,13 @@ impl Filesystem {
         Err(told)
     }
 
-    /// Another writer made the name first: `O_EXCL` means that its file is the one, and ours never was.
+    /// Another writer made the name first: `O_EXCL` means that its file is the one, and ours never was, also when theirs is gone
+    /// by now. A lock that nobody holds would be the end of who waits for it.
     async fn lose_exclusive(&self, owned: Owned, draft: &Draft, path: &str) -> Result<()> {
         let key = self.table.key_of(owned.inode().ino())?;
+        self.keep_loser(draft, &key, path).await;
         match self.store.head(&key).await {
             Ok(info) => {
-                if draft.staged.size() > 0 {
-                    draft.staged.keep();
-                    self.persist(&draft.staged).await;
-                    tracing::warn!(path, kept = %draft.staged.path().display(), "another writer created the file first");
-                }
                 let clean = Clean { version: info.version, local: None };
                 let attributes = Arc::new(info.attributes);
                 owned.settle_clean(clean, |data| {
@@ -211,9 +208,43 @@ impl Filesystem {
                     data.belief.forget();
                 })?;
             }
-            Err(_) => owned.settle_failed(Error::AlreadyExists)?,
+            Err(_) => self.take_name_away(owned, &draft.staged)?,
         }
         Err(Error::AlreadyExists)
+    }
+
+    /// For `recover`, and not for the next mount to store: the program was told that it has no such file.
+    async fn keep_loser(&self, draft: &Draft, key: &ObjectKey, path: &str) {
+        let staged = &draft.staged;
+        let noted = match staged.size() {
+            0 => Err(None),
+            _ => self.note_open(staged, key, None, &draft.origin.expect()).map_err(Some),
+        };
+        match noted {
+            Ok(()) => {
+                staged.keep();
+                self.persist(staged).await;
+                tracing::warn!(path, kept = %staged.path().display(), "another writer created the file first");
+            }
+            Err(error) => {
+                staged.disown();
+                if let Some(error) = error {
+                    tracing::warn!(path, %error, "another writer created the file first; these bytes could not be kept");
+                }
+            }
+        }
+    }
+
+    /// The file has no name any more, and open handles go on with these bytes.
+    pub(super) fn take_name_away(&self, owned: Owned, staged: &Arc<StagedFile>) -> Result<()> {
+        let ino = owned.inode().ino();
+        let place = self.table.place(ino);
+        owned.unlinked(Remains::Staged { staged: staged.clone(), base: None })?;
+        self.table.detach(ino);
+        if let Some(place) = place {
+            self.note_name(place.parent, &place.name, None);
+        }
+        Ok(())
     }
 
     /// Staged bytes that have nowhere else to be survive a loss of power too. Those on their way to S3 need not: that would

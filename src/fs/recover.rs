@@ -17,7 +17,7 @@ use super::commit::Scope;
 use crate::error::{Error, Result};
 use crate::inode::{
     Attempt, Body, Clean, DirBody, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior,
-    Remains, StoredAttributes,
+    StoredAttributes,
 };
 use crate::stage::{Doubt, Leftover, Record, StagedFile};
 use crate::store::{Attributes, ObjectInfo};
@@ -352,13 +352,7 @@ impl Filesystem {
         }
         taken.staged.keep();
         let Some(ObjectInfo { version, attributes, .. }) = there else {
-            let place = self.table.place(inode.ino());
-            owned.unlinked(Remains::Staged { staged: taken.staged.clone(), base: None })?;
-            self.table.detach(inode.ino());
-            if let Some(place) = place {
-                self.note_name(place.parent, &place.name, None);
-            }
-            return Ok(true);
+            return self.take_name_away(owned, &taken.staged).map(|()| true);
         };
         let default = self.file_default(version.modified);
         let stored = StoredAttributes::read(&attributes.metadata);

@@ -119,6 +119,25 @@ async fn the_loser_of_an_exclusive_create_is_told_and_sees_the_winners_file() {
     assert_eq!(rig.read(ino).await.expect("a read"), b"theirs");
 }
 
+/// Whoever lost was told so: it must not get the lock after all, which nobody would ever take away.
+#[tokio::test]
+async fn the_loser_of_an_exclusive_create_stays_one_when_the_winner_has_gone() {
+    for answer in [Error::NotFound, Error::Timeout("test".into())] {
+        let rig = Rig::new().await;
+        let made = rig.fs.create(Ino::ROOT, b"lock", CREATION, EXCLUSIVE).await.expect("nobody else yet");
+        rig.fs.write(made.opened.fh, 0, b"mine").await.expect("a write");
+        rig.store.set("p/lock", "theirs");
+        // Whether it is our own, and then whose it is.
+        rig.store.next(Call::Head, Fault::Fail(Error::NotFound));
+        rig.store.next(Call::Head, Fault::Fail(answer));
+        assert!(matches!(rig.fs.flush(made.opened.fh).await, Err(Error::AlreadyExists)));
+        rig.store.remove("p/lock");
+        rig.fs.release(made.opened.fh).await.expect("nothing is left to do");
+        assert_eq!(rig.store.keys(), Vec::<String>::new(), "a lock that nobody holds");
+        assert!(matches!(rig.ino(Ino::ROOT, "lock").await, Err(Error::NotFound)));
+    }
+}
+
 #[tokio::test]
 async fn a_failed_close_says_so_keeps_the_bytes_and_the_next_close_succeeds() {
     let rig = Rig::new().await;

@@ -161,3 +161,18 @@ async fn a_large_object_of_another_writer_is_not_taken_for_our_own_change() {
         assert_eq!(rig.store.open_uploads(), 0);
     }
 }
+
+#[tokio::test]
+async fn the_bytes_of_who_lost_an_exclusive_create_are_kept_and_not_stored() {
+    let rig = Rig::doomed().await;
+    let made = rig.fs.create(Ino::ROOT, b"lock", CREATION, EXCLUSIVE).await.expect("nobody else yet");
+    rig.fs.write(made.opened.fh, 0, b"mine").await.expect("a write");
+    rig.store.set("p/lock", "theirs");
+    assert!(matches!(rig.close(made.opened.fh).await, Err(Error::AlreadyExists)));
+    rig.store.remove("p/lock");
+    let (rig, recovery) = rig.killed().await;
+    assert_eq!((recovery.pending(), recovery.kept().len()), (0, 1));
+    rig.recover(recovery).await;
+    assert_eq!(rig.store.keys(), Vec::<String>::new(), "a lock that nobody holds");
+    assert_eq!(rig.left().len(), 1);
+}
