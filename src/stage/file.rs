@@ -56,6 +56,8 @@ pub(super) struct State {
     pub(super) changed: bool,
     /// Counts changes.
     pub(super) generation: u64,
+    /// The data is on the disk as it was after this change, whatever becomes of the machine.
+    pub(super) synced: Option<u64>,
 }
 
 impl State {
@@ -170,6 +172,7 @@ impl StagedFile {
             let (written, result) = self.write_all(gap.start, &data[from..to]);
             result.inspect_err(|_| self.give_back(&state, ByteRange::at(gap.start, written)))?;
             state.present.insert(gap);
+            state.synced = None;
         }
         Ok(())
     }

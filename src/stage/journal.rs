@@ -42,11 +42,18 @@ impl StagedFile {
     /// What the local file system gives.
     pub fn fsync(&self) -> Result<()> {
         let failed = |err| Error::local("syncing a staged file", err);
+        let (generation, present) = {
+            let state = self.state();
+            (state.generation, state.present.iter().collect::<Vec<ByteRange>>())
+        };
         self.file.sync_data().map_err(failed)?;
         {
-            let state = self.state();
-            let present: Vec<ByteRange> = state.present.iter().collect();
-            record::note_synced(&self.record_path, state.size, &present)?;
+            let mut state = self.state();
+            // What came since may not be on the disk.
+            if state.generation == generation {
+                state.synced = state.present.iter().eq(present.iter().copied()).then_some(generation);
+                record::note_synced(&self.record_path, state.size, &present)?;
+            }
         }
         record::sync(&self.record_path).map_err(failed)
     }
@@ -61,7 +68,7 @@ impl StagedFile {
         let state = self.state();
         let present: Vec<ByteRange> = state.present.iter().collect();
         let record = Record { upload_id: state.upload.clone(), ..record.clone() };
-        record::save(&self.record_path, &record, &present)
+        record::save(&self.record_path, &record, &present, state.synced == Some(state.generation))
     }
 
     /// A multipart upload of this file was begun, or has ended: whoever finds the record, if there is one, knows of it.
@@ -75,6 +82,11 @@ impl StagedFile {
         }
         state.upload = upload.clone();
         record::change(&self.record_path, |record| record.upload_id = upload)
+    }
+
+    /// The multipart upload of this file that may be in the store.
+    pub fn upload(&self) -> Option<UploadId> {
+        self.state().upload.clone()
     }
 
     /// Notes in the record, if there is one, that the file belongs elsewhere now.

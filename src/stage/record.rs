@@ -220,9 +220,9 @@ fn decode(text: &[u8]) -> Result<Line, RecordFault> {
     if line.pailfs_record == FORMAT { Ok(line) } else { Err(RecordFault::Foreign) }
 }
 
-/// Writes the record in one step: into a file beside it, which is then renamed over it.
-pub(super) fn save(path: &Path, record: &Record, present: &[ByteRange]) -> Result<()> {
-    write(path, &Line::new(record, present))
+/// Writes the record in one step: into a file beside it, which is then renamed over it. The data was `synced` before.
+pub(super) fn save(path: &Path, record: &Record, present: &[ByteRange], synced: bool) -> Result<()> {
+    write(path, &Line { synced, ..Line::new(record, present) })
 }
 
 fn write(path: &Path, line: &Line) -> Result<()> {

@@ -165,6 +165,34 @@ fn after_a_restart_only_what_was_synced_is_whole() {
     }
 }
 
+/// A commit that is tried again writes the record anew.
+#[test]
+fn a_record_that_is_written_again_tells_whether_the_bytes_are_those_that_were_synced() {
+    type Change = fn(&StagedFile);
+    let changes: [(&str, Change); 4] = [
+        ("nothing", |_| {}),
+        ("a write", |file| _ = file.write_at(0, b"H").expect("written")),
+        ("a cut", |file| file.set_size(5).expect("cut")),
+        ("what was missing", |file| file.fill_at(5, b"!").expect("filled")),
+    ];
+    for (what, change) in changes {
+        let place = Place::new();
+        {
+            let (stage, _) = place.open();
+            let file = stage.over(6).expect("a staged file");
+            file.write_at(0, b"hello").expect("written");
+            file.record(&record(RecordState::Sealed)).expect("recorded");
+            file.fsync().expect("synced");
+            change(&file);
+            file.record(&Record { size: file.size(), ..record(RecordState::Sealed) }).expect("recorded");
+            file.keep();
+            restart(&file.path().with_extension("json"));
+        }
+        let doubt = place.open().1[0].whole().err();
+        assert_eq!(doubt == Some(Doubt::Restarted), what != "nothing", "{what}: {doubt:?}");
+    }
+}
+
 #[test]
 fn a_leftover_shorter_than_its_record_is_not_whole() {
     let place = Place::new();

@@ -101,6 +101,12 @@ impl Default for Patience {
 }
 
 impl Patience {
+    /// The pause before an upload is aborted again.
+    fn before_abort(&self, attempt: u32) -> Duration {
+        let longest = self.longest_pause.saturating_mul(30);
+        self.longest_pause.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest)
+    }
+
     /// The pause before try number `attempt`, counted from 1.
     fn before(&self, attempt: u32) -> Duration {
         self.pause.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.longest_pause)

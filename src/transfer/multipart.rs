@@ -9,6 +9,9 @@ use crate::error::Result;
 use crate::store::{Attributes, PartSource, UploadedPart};
 use crate::types::{Expect, ObjectKey, UploadId, Version};
 
+/// So often an upload that failed is aborted, over some minutes: what is left is billed.
+const ABORTS: u32 = 8;
+
 pub(super) struct Multipart {
     shared: Arc<Shared>,
     key: ObjectKey,
@@ -65,14 +68,14 @@ impl Multipart {
         Ok(Version { size, ..version })
     }
 
-    /// Removes what was uploaded, and waits for it.
-    pub(super) async fn abort(mut self) {
+    /// Removes what was uploaded, and waits for it. False when that failed: it is tried again a few times.
+    pub(super) async fn abort(mut self) -> bool {
         let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
         match store.abort_upload(&key, &id).await {
             Ok(()) => self.pending = false,
-            // Dropping it tries once more.
             Err(error) => tracing::debug!(%key, %error, "an upload could not be aborted at once"),
         }
+        !self.pending
     }
 }
 
@@ -82,11 +85,18 @@ impl Drop for Multipart {
             return;
         }
         let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
-        let counted = self.counted.take();
+        let (counted, patience) = (self.counted.take(), self.shared.patience);
         self.shared.runtime.spawn(async move {
             let _counted = counted;
-            if let Err(error) = store.abort_upload(&key, &id).await {
-                tracing::warn!(%key, upload = id.as_str(), %error, "an unfinished upload is left in the bucket");
+            let mut attempt = 1;
+            // What broke the upload most often breaks its end too, and passes.
+            while let Err(error) = store.abort_upload(&key, &id).await {
+                if attempt == ABORTS {
+                    tracing::warn!(%key, upload = id.as_str(), %error, "an unfinished upload is left in the bucket");
+                    break;
+                }
+                tokio::time::sleep(patience.before_abort(attempt)).await;
+                attempt += 1;
             }
         });
     }

@@ -73,8 +73,7 @@ impl Update {
         let mut multipart = Multipart::create(&bytes.shared, key, attributes, PartSource::Copies).await?;
         self.upload.note_upload(Some(multipart.id().clone()));
         let done = self.parts_and_completion(&mut multipart).await;
-        if done.is_err() {
-            multipart.abort().await;
+        if done.is_err() && multipart.abort().await {
             self.upload.note_upload(None);
         }
         done
@@ -88,8 +87,10 @@ impl Update {
             make_part(bytes, key, id, base, index as u64, *piece)
         });
         let parts = tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await?;
-        if shared.store.head(key).await?.version.etag != self.base.etag {
-            return Err(Error::PreconditionFailed);
+        match shared.store.head(key).await {
+            Ok(info) if info.version.etag == self.base.etag => {}
+            Ok(_) | Err(Error::NotFound) => return Err(Error::PreconditionFailed),
+            Err(error) => return Err(error),
         }
         let (mut uploaded, mut sums) = (Vec::with_capacity(parts.len()), Vec::new());
         for part in parts {

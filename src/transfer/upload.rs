@@ -144,52 +144,49 @@ impl Upload {
 
     /// Goes on with what was begun while the file was written, or begins here.
     async fn one_upload(&self, plan: Plan, begun: Option<Arc<Stream>>) -> Result<Version> {
-        let done = self.parts_and_completion(plan, begun).await;
-        if done.is_err() {
-            // What was begun is aborted: the journal must not name it.
+        let ready = match begun {
+            // What was begun is aborted when this fails.
+            Some(begun) => begun.finish(&self.bytes.file).await.inspect_err(|_| self.note_upload(None))?,
+            None => None,
+        };
+        let (mut multipart, sent) = match ready {
+            Some((multipart, sent)) => (multipart, Ok(sent)),
+            None => self.send_all(plan).await?,
+        };
+        let done = match sent {
+            Ok(sent) => self.complete(&mut multipart, sent).await,
+            Err(error) => Err(error),
+        };
+        // The journal names it as long as it may be there.
+        if done.is_err() && multipart.abort().await {
             self.note_upload(None);
         }
         done
     }
 
-    async fn parts_and_completion(&self, plan: Plan, begun: Option<Arc<Stream>>) -> Result<Version> {
-        let ready = match begun {
-            Some(begun) => begun.finish(&self.bytes.file).await?,
-            None => None,
-        };
-        if let Some((multipart, sent)) = ready {
-            return self.complete(multipart, sent).await;
-        }
+    /// An upload, and what became of its parts.
+    async fn send_all(&self, plan: Plan) -> Result<(Multipart, Result<Vec<SentPart>>)> {
         let shared = &self.bytes.shared;
         let multipart = Multipart::create(shared, &self.key, &self.attributes, PartSource::Bodies).await?;
         self.note_upload(Some(multipart.id().clone()));
         let jobs = plan.parts(self.size).enumerate().map(|(index, range)| {
             send_part(self.bytes.clone(), self.key.clone(), multipart.id().clone(), index as u64, range)
         });
-        match tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await {
-            Ok(sent) => self.complete(multipart, sent).await,
-            Err(error) => {
-                multipart.abort().await;
-                Err(error)
-            }
-        }
+        let sent = tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await;
+        Ok((multipart, sent))
     }
 
-    async fn complete(&self, mut multipart: Multipart, mut sent: Vec<SentPart>) -> Result<Version> {
+    async fn complete(&self, multipart: &mut Multipart, mut sent: Vec<SentPart>) -> Result<Version> {
         sent.sort_by_key(|part| part.range.start);
         let crc =
             sent.iter().fold(0, |crc, part| crc_fast::checksum_combine(Crc64Nvme, crc, part.crc, part.range.len()));
         let parts = sent.into_iter().map(|part| part.uploaded).collect();
-        let done = match multipart.complete(parts, self.size, Some(crc), &self.expect).await {
+        match multipart.complete(parts, self.size, Some(crc), &self.expect).await {
             Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => {
-                self.own_work(&[(ByteRange::new(0, self.size), crc)]).await.and_then(|ours| ours.ok_or(error))
+                self.own_work(&[(ByteRange::new(0, self.size), crc)]).await?.ok_or(error)
             }
             done => done,
-        };
-        if done.is_err() {
-            multipart.abort().await;
         }
-        done
     }
 
     pub(super) fn note_upload(&self, id: Option<UploadId>) {
@@ -304,7 +301,10 @@ impl StagedBytes {
 
     /// From memory while that is small and the budget has it; else from the file, as it is sent.
     async fn body(&self, range: ByteRange) -> Result<Body> {
-        let reserved = if range.len() <= MEMORY_MAX { self.shared.budget.try_reserve(range.len()) } else { None };
+        // Half of it is left to readers, who have no other way.
+        let (budget, len) = (&self.shared.budget, range.len());
+        let may = len <= MEMORY_MAX && budget.available() >= (budget.limit() / 2).saturating_add(len);
+        let reserved = if may { budget.try_reserve(len) } else { None };
         let Some(reserved) = reserved else {
             return Ok(Body { body: UploadBody::File { file: self.file.file(), range }, _reserved: None });
         };

@@ -70,6 +70,16 @@ async fn a_file_goes_on_being_read_and_changed_after_a_part_of_it_was_stored() {
 }
 
 #[tokio::test]
+async fn a_change_of_an_object_that_went_meanwhile_is_a_conflict() {
+    let (rig, _, fh, _) = large().await;
+    write(&rig, fh, 30 * MIB, b"ours").await;
+    rig.store.take_calls();
+    rig.store.next(Call::Head, Fault::Fail(Error::NotFound));
+    assert!(matches!(rig.close(fh).await, Err(Error::Stale)));
+    assert!(rig.store.count(Call::PartCopy) > 0, "the copies came before");
+}
+
+#[tokio::test]
 async fn a_change_over_another_writers_version_is_refused_and_mixes_nothing() {
     let (rig, _, fh, _) = large().await;
     write(&rig, fh, 30 * MIB, b"ours").await;

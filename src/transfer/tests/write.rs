@@ -217,3 +217,41 @@ async fn a_copy_onto_itself_whose_reply_was_lost_is_done() {
     rig.transfer.copy(&key(), &version, &key(), asked, &Expect::Is(version.etag.clone())).await.expect("it is done");
     assert_eq!(rig.store.attributes("p/file").expect("it is there"), named("new"));
 }
+
+/// The network that broke the upload breaks its end too.
+#[tokio::test]
+async fn an_upload_that_could_not_be_aborted_is_aborted_later_and_named_in_the_journal_until_then() {
+    let settings = TransferSettings { part_size: 5 * MIB, ..TransferSettings::default() };
+    let rig = Rig::with(Fake::default(), settings);
+    let file = staged(&rig, 20 * MIB);
+    rig.store.next(Call::Part, Fault::Fail(Error::Unavailable("test".into())));
+    let word = Arc::new(tokio::sync::Notify::new());
+    rig.store.next(Call::Abort, Fault::Fail(Error::Unavailable("test".into())));
+    rig.store.next(Call::Abort, Fault::FailLate(word.clone(), Error::Unavailable("test".into())));
+    assert!(upload(&rig, &file, Expect::Absent).await.is_err());
+    assert_eq!(rig.store.open_uploads(), 1);
+    assert!(file.upload().is_some(), "whoever finds the file must know of the upload");
+    word.notify_one();
+    until("the upload is aborted", || rig.store.open_uploads() == 0).await;
+    assert_eq!(rig.store.count(Call::Abort), 3);
+}
+
+#[tokio::test]
+async fn uploads_leave_half_of_the_memory_to_readers() {
+    let settings = TransferSettings { part_size: 5 * MIB, memory_limit: 24 * MIB, ..TransferSettings::default() };
+    let rig = Rig::with(Fake::default(), settings);
+    let word = Arc::new(tokio::sync::Notify::new());
+    for _ in 0..8 {
+        rig.store.next(Call::Part, Fault::Late(word.clone()));
+    }
+    let file = staged(&rig, 40 * MIB);
+    let mut going = Box::pin(upload(&rig, &file, Expect::Absent));
+    assert!(is_pending(&mut going));
+    until("all parts are on their way", || rig.store.count(Call::Part) == 8).await;
+    assert_eq!(rig.store.bodies_from_file(), 6);
+    until("all of them wait", || {
+        word.notify_waiters();
+        !is_pending(&mut going)
+    })
+    .await;
+}
