@@ -21,6 +21,8 @@ use crate::types::{ByteRange, ObjectKey, Version};
 const WAITING: u32 = 128;
 /// Blocks that are written at once, if so many follow each other.
 const AT_ONCE: u64 = 8;
+/// Threads that may wait for the disk to read: one that answers no more must not take those that others need.
+const READERS: usize = 64;
 /// Longest wait for room among what is to be written.
 const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait for what is read.
@@ -33,6 +35,7 @@ const SLOW: Duration = Duration::from_secs(10);
 pub(super) struct Keeping {
     cache: DiskCache,
     room: Arc<Semaphore>,
+    readers: Arc<Semaphore>,
     runtime: Handle,
     reads_late: Late,
     writes_late: Late,
@@ -60,7 +63,8 @@ impl Late {
 impl Keeping {
     pub fn new(cache: DiskCache, runtime: Handle) -> Self {
         let room = Arc::new(Semaphore::new(WAITING as usize));
-        Keeping { cache, room, runtime, reads_late: Late::default(), writes_late: Late::default() }
+        let readers = Arc::new(Semaphore::new(READERS));
+        Keeping { cache, room, readers, runtime, reads_late: Late::default(), writes_late: Late::default() }
     }
 
     pub fn entry(&self, key: &ObjectKey, version: &Version) -> Option<Kept> {
@@ -73,6 +77,13 @@ impl Keeping {
         if self.reads_late.is_recent() {
             return None;
         }
+        // Held until the disk has answered, however long that takes.
+        let place = self.readers.clone().try_acquire_owned().ok()?;
+        let work = move || {
+            let done = work();
+            drop(place);
+            done
+        };
         let done = tokio::time::timeout(READ_WAIT, self.runtime.spawn_blocking(work)).await;
         if done.is_err() {
             self.reads_late.note();
@@ -280,4 +291,36 @@ impl Drop for Gatherer {
 
 fn permits(blocks: u64) -> u32 {
     u32::try_from(blocks).unwrap_or(WAITING).min(WAITING)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use futures_util::FutureExt;
+    use futures_util::future::join_all;
+
+    use super::*;
+    use crate::config::CacheSettings;
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_takes_so_many_threads_and_no_more() {
+        let root = tempfile::tempdir().expect("a folder");
+        let settings = CacheSettings { dir: root.path().join("cache"), limit: 1 << 20, min_free: 0 };
+        let cache = DiskCache::open(settings, "test".to_owned()).expect("a cache");
+        let keeping = Keeping::new(cache, Handle::current());
+        let stuck = Arc::new(Barrier::new(READERS + 1));
+        let mut reads: Vec<_> = (0..READERS)
+            .map(|_| {
+                let stuck = stuck.clone();
+                Box::pin(keeping.in_time(move || _ = stuck.wait()))
+            })
+            .collect();
+        assert!(reads.iter_mut().all(|read| read.now_or_never().is_none()));
+        let next = keeping.in_time(|| {}).now_or_never();
+        assert_eq!(next, Some(None), "one more thread waits for the disk");
+        stuck.wait();
+        assert!(join_all(reads).await.iter().all(Option::is_some));
+        assert_eq!(keeping.in_time(|| {}).await, Some(()));
+    }
 }

@@ -69,7 +69,8 @@ impl ObjectReader {
             return;
         }
         let paid = paid.filter(|paid| paid.bytes() >= range.len());
-        let reserved = paid.unwrap_or_else(|| self.source.shared.budget.reserve_anyway(range.len()));
+        // Nobody may ever read them.
+        let Some(reserved) = paid.or_else(|| self.source.shared.budget.try_reserve(range.len())) else { return };
         let fetch = self.start(&mut parts, range, reserved, Some(reply));
         drop(parts);
         *lock(&self.adopted) = Some(fetch);
@@ -92,18 +93,7 @@ impl ObjectReader {
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        let needed = self.arrange(cursor, range);
-        let (mut pieces, mut at) = (Vec::new(), range.start);
-        for fetch in needed {
-            let wanted = fetch.part.range().intersect(range);
-            if wanted.is_empty() {
-                continue;
-            }
-            fetch.part.wait_for(wanted.end).await?;
-            fetch.part.collect(wanted, &mut pieces);
-            at = wanted.end;
-        }
-        if at == range.end { Ok(join(pieces)) } else { Err(Error::Internal("a read was not covered by parts")) }
+        gather(&self.arrange(cursor, range), range).await
     }
 
     /// Sees to it that what the request needs is on its way, and what comes after it; gives the parts it needs.
@@ -213,6 +203,22 @@ impl ObjectReader {
     }
 }
 
+/// The bytes of `range` out of parts that are in order.
+async fn gather(parts: &[Arc<Fetch>], range: ByteRange) -> Result<Bytes> {
+    let (mut pieces, mut at) = (Vec::new(), range.start);
+    for Fetch { part, .. } in parts.iter().map(AsRef::as_ref) {
+        // A part that failed since, after these bytes had come, lies over the one that took its place.
+        let wanted = part.range().intersect(ByteRange::new(at, range.end));
+        if wanted.is_empty() || wanted.start != at {
+            continue;
+        }
+        part.wait_for(wanted.end).await?;
+        part.collect(wanted, &mut pieces);
+        at = wanted.end;
+    }
+    if at == range.end { Ok(join(pieces)) } else { Err(Error::Internal("a read was not covered by parts")) }
+}
+
 /// The parts that overlap `range` and may still be read, in order. Forgets those that are gone or failed.
 fn live(parts: &mut BTreeMap<u64, Weak<Fetch>>, range: ByteRange) -> Vec<Arc<Fetch>> {
     let mut found = Vec::new();
@@ -245,4 +251,29 @@ fn gaps(parts: &mut BTreeMap<u64, Weak<Fetch>>, range: ByteRange) -> Vec<ByteRan
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while one of these is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Budget;
+
+    #[tokio::test]
+    async fn parts_that_lie_over_each_other_give_each_byte_once() {
+        let budget = Budget::new(1 << 20);
+        let fetch = |range: ByteRange, bytes: &'static [u8]| {
+            let part = Arc::new(Part::new(range, budget.reserve_anyway(range.len())));
+            part.push(Bytes::from_static(bytes));
+            Arc::new(Fetch { part, task: tokio::spawn(async {}).abort_handle() })
+        };
+        let failed = fetch(ByteRange::new(0, 8), b"0123");
+        failed.part.fail(Error::Stale);
+        let parts = [failed, fetch(ByteRange::new(0, 6), b"012345"), fetch(ByteRange::new(6, 9), b"678")];
+        for (start, end) in [(0, 4), (1, 3), (5, 9)] {
+            let range = ByteRange::new(start, end);
+            let rest = if start < 4 { &parts[..] } else { &parts[1..] };
+            let got = gather(rest, range).await.expect("all bytes are there");
+            assert_eq!(got, b"012345678"[start as usize..end as usize]);
+        }
+    }
 }

@@ -62,6 +62,26 @@ async fn a_random_reader_fetches_blocks_and_no_more() {
     assert!(rig.store.gets().iter().all(|get| get.len() == 128 << 10));
 }
 
+/// Many open files are never read through the handle that their first bytes came for.
+#[tokio::test]
+async fn first_bytes_that_nobody_has_asked_for_yet_stay_within_the_memory_limit() {
+    let settings = TransferSettings { memory_limit: 4 * MIB, ..TransferSettings::default() };
+    let rig = Rig::with(Fake::default(), settings);
+    let bytes = content(MIB);
+    let mut opened = Vec::new();
+    for number in 0..8 {
+        let key = ObjectKey::from_store(format!("p/{number}"));
+        let reader = rig.transfer.reader(key.clone(), rig.store.set(key.as_str(), bytes.clone()));
+        reader.adopt(rig.store.get(&key, None, None).await.expect("it answers"));
+        opened.push((reader, Cursor::default()));
+    }
+    assert!(rig.transfer.shared.budget.available() == 0 && rig.transfer.shared.budget.used() <= 4 * MIB);
+    for (reader, cursor) in &opened {
+        let got = reader.read(cursor, ByteRange::new(0, 128 << 10)).await.expect("it reads");
+        assert!(got == bytes[..128 << 10]);
+    }
+}
+
 #[tokio::test]
 async fn many_readers_of_one_range_share_one_fetch() {
     let (rig, bytes) = (Rig::new(), content(512 << 10));
