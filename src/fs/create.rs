@@ -59,7 +59,7 @@ impl Filesystem {
             Err(error) => return Err(error),
         };
         let entry = self.tell_kernel(&pin);
-        let (fh, _, keep_cache) = self.add_file_handle(pin, intent);
+        let (fh, _, keep_cache) = self.add_file_handle(pin, intent).await?;
         Ok(Created { entry, opened: Opened { fh, keep_cache } })
     }
 

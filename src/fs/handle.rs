@@ -74,21 +74,34 @@ impl Filesystem {
         self.handles().dirs.get(&fh).cloned().ok_or(Error::BadHandle)
     }
 
-    /// Opens a handle, and says whether the kernel may keep its pages.
-    pub(super) fn add_file_handle(&self, pin: Pin, intent: OpenIntent) -> (Fh, Arc<FileHandle>, bool) {
-        let (lineage, keep_cache) = {
-            let mut data = pin.inode().lock();
-            data.opens.all += 1;
-            data.opens.writing += u32::from(intent.writes());
-            let keep_cache = data.kernel_pages == Some(data.lineage);
-            data.kernel_pages = Some(data.lineage);
-            (data.lineage, keep_cache)
+    /// Opens a handle, and says whether the kernel may keep its pages. Waits where somebody may be taking the bytes away, who
+    /// does not bring them here for a file that nobody has open.
+    ///
+    /// # Errors
+    /// `Stale` when the name went, and what it stood for with it: the kernel looks the name up again.
+    pub(super) async fn add_file_handle(&self, pin: Pin, intent: OpenIntent) -> Result<(Fh, Arc<FileHandle>, bool)> {
+        let (lineage, keep_cache) = loop {
+            let settled = {
+                let mut data = pin.inode().lock();
+                match (data.file()?, data.opens.all) {
+                    (FileState::Unlinked(_) | FileState::Removed, 0) => return Err(Error::Stale),
+                    (FileState::Moving(_, settled), 0) => settled.clone(),
+                    (FileState::Uploading(draft, settled), 0) if !draft.staged.is_complete() => settled.clone(),
+                    _ => {
+                        data.opens.all += 1;
+                        data.opens.writing += u32::from(intent.writes());
+                        break (data.lineage, data.kernel_pages == Some(data.lineage));
+                    }
+                }
+            };
+            // How it ended shows in the state.
+            drop(settled.wait().await);
         };
         let handle = Arc::new(FileHandle { pin, intent, lineage, cursor: Cursor::default(), reader: Mutex::default() });
         let mut handles = self.handles();
         let fh = handles.next();
         handles.files.insert(fh, handle.clone());
-        (fh, handle, keep_cache)
+        Ok((fh, handle, keep_cache))
     }
 
     pub(super) fn add_dir_handle(&self, pin: Pin) -> Fh {

@@ -81,7 +81,11 @@ impl Filesystem {
 
     fn source(&self, handle: &FileHandle) -> Result<(Source, u64)> {
         let key = self.table.key_of(handle.pin.ino());
-        let data = handle.pin.inode().lock();
+        let mut data = handle.pin.inode().lock();
+        if data.lineage == handle.lineage {
+            // From the first read on, when the open is over for sure: until then it drops those of before.
+            data.kernel_pages = Some(handle.lineage);
+        }
         let state = data.file()?;
         let located = |key: Result<ObjectKey>, version: &Version| Ok(Located { key: key?, version: version.clone() });
         let source = match state {

@@ -72,7 +72,7 @@ impl Filesystem {
         if intent.truncate {
             self.begin_replace(&pin).await?;
         }
-        let (fh, handle, keep_cache) = self.add_file_handle(pin, intent);
+        let (fh, handle, keep_cache) = self.add_file_handle(pin, intent).await?;
         if let Some((key, reader)) = first {
             handle.keep_reader(key, reader.version().clone(), reader);
         }
@@ -123,7 +123,7 @@ impl Filesystem {
                 Question::Nothing => return Ok(None),
                 Question::Later(settled) => drop(settled.wait().await),
                 Question::Head => {
-                    self.revalidate(pin).await.map_err(gone_is_not_found)?;
+                    self.revalidate(pin).await?;
                     return Ok(None);
                 }
                 Question::FirstBytes(key, known, size) => break (key, known, size),
@@ -131,7 +131,7 @@ impl Filesystem {
         };
         let range = ByteRange::at(0, if size <= WHOLE_MAX { size } else { FIRST_BYTES });
         if let Some(reader) = self.kept_reader(&key, known, range).await {
-            self.revalidate(pin).await.map_err(gone_is_not_found)?;
+            self.revalidate(pin).await?;
             // If it is another version by now, nobody reads through this one.
             return Ok(Some((key, reader)));
         }
@@ -147,7 +147,7 @@ impl Filesystem {
             }
             // It shrank to nothing, or went: HEAD tells.
             Err(Error::RangeNotSatisfiable | Error::NotFound) => {
-                self.revalidate(pin).await.map_err(gone_is_not_found)?;
+                self.revalidate(pin).await?;
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -193,13 +193,5 @@ impl Filesystem {
         if let Some(object) = object {
             self.let_remains_go(handle.pin.ino(), &object).await;
         }
-    }
-}
-
-/// open(2) of a name whose file went away says ENOENT, not ESTALE.
-fn gone_is_not_found(error: Error) -> Error {
-    match error {
-        Error::Stale => Error::NotFound,
-        other => other,
     }
 }
