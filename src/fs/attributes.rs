@@ -192,7 +192,9 @@ impl Filesystem {
                 Err(error) => return Err(error),
             }
         }
-        pin.inode().lock().ownership = ownership;
+        let mut data = pin.inode().lock();
+        data.ownership = ownership;
+        data.as_of = Some(Instant::now());
         Ok(())
     }
 }

@@ -239,11 +239,11 @@ impl Filesystem {
     pub(super) fn take_name_away(&self, owned: Owned, staged: &Arc<StagedFile>) -> Result<()> {
         let ino = owned.inode().ino();
         let place = self.table.place(ino);
-        owned.unlinked(Remains::Staged { staged: staged.clone(), base: None })?;
-        self.table.detach(ino);
         if let Some(place) = place {
             self.note_name(place.parent, &place.name, None);
         }
+        owned.unlinked(Remains::Staged { staged: staged.clone(), base: None })?;
+        self.table.detach(ino);
         Ok(())
     }
 

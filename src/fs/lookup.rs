@@ -15,8 +15,8 @@ use crate::inode::{
 use crate::store::{Attributes, ListRequest, ObjectInfo};
 use crate::types::{DirPrefix, Ino, Name, Version};
 
-/// A lookup that keeps being overtaken by changes made here is answered from what was found last.
-const OVERTAKEN_MAX: usize = 4;
+/// A lookup that is overtaken so often by changes of the name made here is given up.
+const OVERTAKEN_MAX: usize = 16;
 
 /// What S3 says of a name.
 #[derive(Clone, Debug)]
@@ -74,7 +74,7 @@ impl Filesystem {
             {
                 return Ok(child);
             }
-            let (known, listed_at, changes) = {
+            let (known, listed_at) = {
                 let mut data = dir.inode().lock();
                 let names = &mut data.dir()?.names;
                 let freshness = self.settings.freshness;
@@ -82,8 +82,10 @@ impl Filesystem {
                 if known == Known::Absent {
                     names.note_absent(now);
                 }
-                (known, names.listed_at().unwrap_or(now), names.changes())
+                (known, names.listed_at().unwrap_or(now))
             };
+            // What was found is of before a change made here meanwhile: then it is asked again.
+            let is_overtaken = || Ok::<_, Error>(!dir.inode().lock().dir()?.names.is_untouched_since(name, now));
             let may_be_file = match &known {
                 Known::Present(listed) => listed.kind == Kind::File,
                 Known::Absent => false,
@@ -97,19 +99,19 @@ impl Filesystem {
             }
             let found = match known {
                 Known::Absent => return Err(Error::NotFound),
+                Known::Present(_) if is_overtaken()? => continue,
                 Known::Present(listed) => match self.from_listing(parent, name, &listed, listed_at)? {
                     Some(pin) => return Ok(pin),
                     None => self.probe_listed(parent, name, &listed).await?,
                 },
                 Known::Unknown => self.probe(parent, name).await?,
             };
-            // What was found is of before a change made here meanwhile: ask again.
-            let overtaken = dir.inode().lock().dir()?.names.changes() != changes;
-            if !overtaken || round + 1 == OVERTAKEN_MAX {
+            if !is_overtaken()? {
                 return self.take_in(parent, name, found, now);
             }
         }
-        Err(Error::Internal("a lookup ended without an answer"))
+        // The kernel asks again.
+        Err(Error::Stale)
     }
 
     /// The inode of a name that a listing has just shown. It began at `began`; one that a change
@@ -153,7 +155,7 @@ impl Filesystem {
         }
         match &listed.version {
             Some(version) => self.take_in_file(parent, name, (version.clone(), None), began).map(Some),
-            None => self.take_in_dir(parent, name, None).map(Some),
+            None => self.take_in_dir(parent, name, None, began).map(Some),
         }
     }
 
@@ -235,7 +237,7 @@ impl Filesystem {
                 let attributes = Arc::new(info.attributes);
                 self.take_in_file(parent, name, (info.version, Some(attributes)), asked)
             }
-            Found::Dir(marker) => self.take_in_dir(parent, name, marker.as_ref()),
+            Found::Dir(marker) => self.take_in_dir(parent, name, marker.as_ref(), asked),
             Found::Nothing => {
                 if let Some(child) = self.table.child(parent, name)
                     && !self.table.detach_gone(child.ino(), asked)
@@ -265,13 +267,19 @@ impl Filesystem {
         Ok(pin)
     }
 
-    pub(super) fn take_in_dir(self: &Arc<Self>, parent: Ino, name: &Name, marker: Option<&ObjectInfo>) -> Result<Pin> {
+    pub(super) fn take_in_dir(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &Name,
+        marker: Option<&ObjectInfo>,
+        asked: Instant,
+    ) -> Result<Pin> {
         let ownership = self.dir_ownership(marker);
         let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(DirBody::default()));
         let pin = self.table.attach(parent, name, Kind::Dir, make)?;
         {
             let mut data = pin.inode().lock();
-            if !data.is_local() {
+            if !data.is_local() && !data.is_changed_since(asked) {
                 data.ownership = ownership;
                 data.belief.checked(Instant::now(), true, self.dir_span());
             }
@@ -305,7 +313,7 @@ impl Filesystem {
         asked: Instant,
     ) -> Result<()> {
         let FileState::Clean(clean) = data.file()? else { return Ok(()) };
-        if data.as_of.is_some_and(|known| asked < known) {
+        if data.is_changed_since(asked) {
             return Ok(());
         }
         let same = clean.version.same_bytes(&version);
@@ -363,7 +371,7 @@ impl Filesystem {
                     Err(error) => return Err(error),
                 }
             }
-            Kind::Dir => !self.dir_is_there(pin).await?,
+            Kind::Dir => !self.dir_is_there(pin, asked).await?,
         };
         if gone && self.table.detach_gone(pin.ino(), asked) {
             return Err(Error::Stale);
@@ -371,14 +379,14 @@ impl Filesystem {
         Ok(())
     }
 
-    async fn dir_is_there(&self, pin: &Pin) -> Result<bool> {
+    async fn dir_is_there(&self, pin: &Pin, asked: Instant) -> Result<bool> {
         let prefix = self.table.prefix_of(pin.ino())?;
         let request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
         let page = self.store.list(request).await?;
         let Some(first) = page.objects.first() else { return Ok(false) };
         let marker = if prefix.marker().as_ref() == Some(&first.key) { self.marker(&prefix).await? } else { None };
         let mut data = pin.inode().lock();
-        if !data.is_local() {
+        if !data.is_local() && !data.is_changed_since(asked) {
             data.ownership = self.dir_ownership(marker.as_ref());
         }
         data.belief.checked(Instant::now(), true, self.dir_span());

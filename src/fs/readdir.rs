@@ -301,7 +301,7 @@ impl Filesystem {
             Err(Error::NotFound | Error::Stale) => Ok(None),
             Err(Error::AccessDenied(_)) => match &listed.version {
                 Some(version) => self.take_in_file(dir, name, (version.clone(), None), began).map(Some),
-                None => self.take_in_dir(dir, name, None).map(Some),
+                None => self.take_in_dir(dir, name, None, began).map(Some),
             },
             Err(error) => Err(error),
         }

@@ -50,17 +50,19 @@ impl Filesystem {
     fn finish_unlink(&self, owned: Owned, pin: &Pin, remains: Remains, at: (Ino, &Name)) -> Result<()> {
         let (parent, name) = at;
         disown(&remains);
-        let waits = matches!(remains, Remains::Object(_));
+        // The listing first: a lookup that finds no inode believes what it says.
+        self.note_name(parent, name, None);
+        {
+            let dir = self.table.get(parent)?;
+            let mut data = dir.inode().lock();
+            let body = data.dir()?;
+            body.held = true;
+            if matches!(remains, Remains::Object(_)) {
+                body.names.hide(name, pin.ino());
+            }
+        }
         owned.unlinked(remains)?;
         self.table.detach(pin.ino());
-        self.note_name(parent, name, None);
-        let dir = self.table.get(parent)?;
-        let mut data = dir.inode().lock();
-        let body = data.dir()?;
-        body.held = true;
-        if waits {
-            body.names.hide(name, pin.ino());
-        }
         Ok(())
     }
 
@@ -230,11 +232,10 @@ impl Filesystem {
         if let (true, Some(marker)) = (has_marker, prefix.marker()) {
             self.store.delete(&marker, None).await?;
         }
+        self.note_name(parent, &name, None);
+        self.table.get(parent)?.inode().lock().dir()?.held = true;
         pin.inode().lock().dir()?.held = false;
         self.table.detach(pin.ino());
-        self.note_name(parent, &name, None);
-        let dir = self.table.get(parent)?;
-        dir.inode().lock().dir()?.held = true;
         Ok(())
     }
 

@@ -126,17 +126,17 @@ impl Filesystem {
             disown(&remains);
             replaced.unlinked(remains)?;
         }
+        let listed = match &moved {
+            Moved::Here(_) => None,
+            Moved::Object(_, version) => Some(Listed { kind: Kind::File, version: Some(version.clone()) }),
+        };
+        // The listing first: a lookup that finds no inode believes what it says.
+        self.note_moved(from, to, listed)?;
         // Given back only at its new place: a commit that waits for it asks for the key next.
         self.table.rename_file(&owned, to.parent, to.name)?;
         match moved {
-            Moved::Here(origin) => {
-                self.note_moved(from, to, None)?;
-                owned.reopen(origin)
-            }
-            Moved::Object(prior, version) => {
-                self.note_moved(from, to, Some(Listed { kind: Kind::File, version: Some(version.clone()) }))?;
-                settle_moved(owned, prior, version, &to_key)
-            }
+            Moved::Here(origin) => owned.reopen(origin),
+            Moved::Object(prior, version) => settle_moved(owned, prior, version, &to_key),
         }
     }
 

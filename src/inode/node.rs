@@ -145,6 +145,11 @@ impl NodeData {
         self.is_local() || self.committed.is_some_and(|at| at >= began)
     }
 
+    /// True when it was changed here since, or what is known was asked for later.
+    pub fn is_changed_since(&self, asked: Instant) -> bool {
+        self.as_of.is_some_and(|known| asked < known)
+    }
+
     /// True when S3 is not the authority for this inode.
     pub fn is_local(&self) -> bool {
         match &self.body {

@@ -6,9 +6,9 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::error::Error;
-use crate::fs::RenameMode;
 use crate::fs::change::replace_draft;
-use crate::inode::{Draft, FileState, Origin};
+use crate::fs::{RenameMode, SetAttributes};
+use crate::inode::{Draft, FileState, Origin, OwnershipChange};
 use crate::store::Attributes;
 use crate::transfer::tests::fake::{Call, Fault};
 
@@ -305,4 +305,98 @@ async fn a_new_file_takes_over_nothing_of_the_object_that_it_replaces() {
     rig.close(fh).await.expect("a close");
     assert_eq!(rig.object("p/f").as_deref(), Some(&b"plain"[..]));
     assert_eq!(rig.store.attributes("p/f").expect("it is there").content_encoding, None);
+}
+
+/// Its bytes were not brought here, for nobody had it open: the kernel looks the name up again.
+#[tokio::test]
+async fn an_open_whose_file_is_replaced_while_s3_is_asked_is_tried_again() {
+    for wait in [false, true] {
+        let rig = Rig::with(no_cache()).await;
+        rig.put(Ino::ROOT, "new", b"new").await;
+        rig.store.set("p/f", "old");
+        let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+        let fs = rig.fs.clone();
+        let (open, asked) = under_way(&rig, Call::Get, async move { fs.open(ino, READ).await }).await;
+        let fs = rig.fs.clone();
+        let rename = async move { fs.rename(Ino::ROOT, b"new", Ino::ROOT, b"f", RenameMode::Replace).await };
+        let (rename, moved) = under_way(&rig, Call::Delete, rename).await;
+        if wait {
+            asked.notify_one();
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
+            assert!(!open.is_finished(), "a file was opened while its bytes went: {:?}", open.await);
+        }
+        moved.notify_one();
+        rename.await.expect("a task").expect("a rename");
+        asked.notify_one();
+        let opened = open.await.expect("a task");
+        assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
+        let ino = rig.ino(Ino::ROOT, "f").await.expect("the kernel's second try");
+        assert_eq!(rig.read(ino).await.expect("a read"), b"new");
+    }
+}
+
+/// The first open drops the kernel's pages only after its answer: the second may be answered before that.
+#[tokio::test]
+async fn the_kernel_keeps_no_pages_before_a_read_has_brought_new_ones() {
+    let rig = Rig::with(no_cache()).await;
+    rig.store.set("p/f", "one");
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    rig.read(ino).await.expect("a read");
+    let again = rig.fs.open(ino, READ).await.expect("an open");
+    assert!(again.keep_cache);
+    rig.fs.release(again.fh).await.expect("a release");
+    rig.store.set("p/f", "two");
+    rig.ino(Ino::ROOT, "f").await.expect("another version");
+    let (first, second) =
+        (rig.fs.open(ino, READ).await.expect("an open"), rig.fs.open(ino, READ).await.expect("an open"));
+    assert!(!first.keep_cache && !second.keep_cache);
+    rig.fs.read(second.fh, 0, 9).await.expect("a read");
+    assert!(rig.fs.open(ino, READ).await.expect("an open").keep_cache);
+}
+
+#[tokio::test]
+async fn an_old_answer_does_not_undo_the_mode_of_a_directory() {
+    let rig = Rig::with(no_cache()).await;
+    let old =
+        Attributes { metadata: [("file-permissions".to_owned(), "0755".to_owned())].into(), ..Attributes::default() };
+    rig.store.set_with("p/d/", "".into(), &old, std::time::SystemTime::now());
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    let fs = rig.fs.clone();
+    let (getattr, word) = under_way(&rig, Call::Head, async move { fs.getattr(dir).await }).await;
+    let mode = OwnershipChange { mode: Some(0o700), ..OwnershipChange::default() };
+    rig.fs.setattr(dir, SetAttributes { ownership: mode, ..SetAttributes::default() }).await.expect("a chmod");
+    word.notify_one();
+    assert_eq!(getattr.await.expect("a task").expect("a getattr").ownership.mode, 0o700);
+}
+
+#[tokio::test]
+async fn a_lookup_is_not_asked_again_because_other_names_change_and_finds_nothing_that_went() {
+    let rig = Rig::with(no_cache()).await;
+    rig.store.set("p/f", "x");
+    for (name, goes) in [("other", false), ("f", true)] {
+        rig.put(Ino::ROOT, "other", b"x").await;
+        let before = rig.store.count(Call::Head);
+        let fs = rig.fs.clone();
+        let (lookup, word) = under_way(&rig, Call::Head, async move { fs.lookup(Ino::ROOT, b"f").await }).await;
+        rig.fs.unlink(Ino::ROOT, name.as_bytes()).await.expect("an unlink");
+        let asked = rig.store.count(Call::Head) - before;
+        word.notify_one();
+        let found = lookup.await.expect("a task");
+        assert_eq!(matches!(found, Err(Error::NotFound)), goes, "{found:?}");
+        assert_eq!(rig.store.count(Call::Head) - before > asked, goes);
+    }
+}
+
+/// Else a close would say that all is well before anything is stored.
+#[tokio::test]
+async fn what_is_written_while_a_truncating_open_cuts_the_file_is_stored_by_the_next_flush() {
+    let rig = Rig::new().await;
+    let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+    rig.fs.write(fh, 0, b"bytes").await.expect("a write");
+    let inode = rig.fs.table.get_plain(ino).expect("an inode");
+    assert!(replace_draft(&inode).expect("a file"));
+    rig.fs.flush(fh).await.expect("a flush");
+    assert_eq!(rig.object("p/f").as_deref(), Some(&b"bytes"[..]));
 }

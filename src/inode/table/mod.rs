@@ -231,7 +231,7 @@ impl InodeTable {
     /// only here, or it was changed here since.
     pub fn detach_gone(&self, ino: Ino, asked: Instant) -> bool {
         let mut rows = self.rows();
-        if rows.any_at_or_below(ino, |data| data.is_local() || data.as_of.is_some_and(|known| asked < known)) {
+        if rows.any_at_or_below(ino, |data| data.is_local() || data.is_changed_since(asked)) {
             return false;
         }
         let left = rows.take_name(ino);
