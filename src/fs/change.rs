@@ -88,7 +88,8 @@ impl Filesystem {
             self.note_draft(inode)?;
         }
         let mut data = inode.lock();
-        if let FileState::Dirty(draft) = data.file()?
+        data.kernel_pages = Some(data.lineage);
+        if let FileState::Dirty(draft) | FileState::Uploading(draft, _) = data.file()?
             && !matches!(draft.phase, Phase::Changed)
         {
             data.apply(Event::Written)?;

@@ -61,13 +61,17 @@ impl Filesystem {
         let deadline = tokio::time::Instant::now() + limit;
         let work = closed.into_iter().map(|inode| async move {
             let path = self.table.path_of(inode.ino());
-            let done = tokio::time::timeout_at(deadline, self.commit_afresh(&inode)).await;
+            let done = tokio::time::timeout_at(deadline, self.commit_afresh(&inode, holders)).await;
             (inode, path, done.unwrap_or_else(|_| Err(Error::Timeout("the commit took too long".into()))))
         });
         let mut results = stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1));
         while let Some((inode, path, result)) = results.next().await {
             match result {
-                Ok(()) => outcome.committed += 1,
+                Ok(true) => outcome.committed += 1,
+                Ok(false) => {
+                    self.keep(&inode).await;
+                    outcome.open.push(path);
+                }
                 Err(error) => {
                     self.keep(&inode).await;
                     outcome.left.push((path, error));
@@ -79,14 +83,18 @@ impl Filesystem {
         outcome
     }
 
-    /// A commit that is under way was begun when things may have been worse: its failure is not the last word.
-    async fn commit_afresh(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+    /// A commit that is under way was begun when things may have been worse: its failure is not the last word. False for a file
+    /// that is being written again after it.
+    async fn commit_afresh(self: &Arc<Self>, inode: &Arc<Inode>, holders: Holders) -> Result<bool> {
         let owner = inode.lock().file()?.owner().cloned();
         if let Some(settled) = owner {
             // How it ended shows in the state.
             drop(settled.wait().await);
         }
-        self.commit(inode, Scope::Everything).await
+        if matches!(dirtiness(inode, holders), Dirtiness::Open) {
+            return Ok(false);
+        }
+        self.commit(inode, Scope::Everything).await.map(|()| true)
     }
 
     /// The staged bytes outlive this process, and a loss of power after it.

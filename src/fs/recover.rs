@@ -132,7 +132,11 @@ impl Filesystem {
             let first = stream::iter(taken_in).map(|taken| Box::pin(fs.store_first(taken)));
             first.buffer_unordered(limit).for_each(|()| async {}).await;
             let rest = stream::iter(waiting).map(|left| async move {
-                match fs.take_in_leftover(&left).await {
+                let taken = match fs.is_superseded(&left).await {
+                    true => Err("another version was stored since".to_owned()),
+                    false => fs.take_in_leftover(&left).await,
+                };
+                match taken {
                     Ok(taken) => Box::pin(fs.store_first(taken)).await,
                     Err(why) => tell_kept(&Kept::new(&left, None, why)),
                 }
@@ -142,6 +146,17 @@ impl Filesystem {
                 fs.abort_upload_of(left, None).await;
             }
         });
+    }
+
+    /// True when a program, here or elsewhere, has stored something newer under the key of a leftover that nobody has seen yet.
+    async fn is_superseded(&self, left: &Leftover) -> bool {
+        let Some(key) = &left.key else { return false };
+        match self.store.head(key).await {
+            Ok(info) => {
+                !left.base().is_some_and(|base| base.same_bytes(&info.version)) && info.version.modified > left.recorded
+            }
+            Err(_) => false,
+        }
     }
 
     /// A draft of a leftover, or why it can't be one.
@@ -194,7 +209,7 @@ impl Filesystem {
         })?;
         let mut data = pin.inode().lock();
         if !made {
-            if !matches!(data.file()?, FileState::Clean(_)) {
+            if !matches!(data.file()?, FileState::Clean(_)) || data.committed.is_some() {
                 return Err(Error::AlreadyExists);
             }
             data.apply(Event::Change(draft))?;

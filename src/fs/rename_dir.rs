@@ -53,6 +53,7 @@ impl Filesystem {
         let new = self.table.prefix_of(to.parent)?.dir(to.name)?;
         let moves = self.plan_moves(&old, &new).await?;
         let owned = self.own_below(source).await?;
+        self.refuse_long_names(source, &old, &new)?;
         let moved = self.copy_all(&moves, target.and_then(|_| new.marker())).await?;
         if moves.is_empty()
             && let Some(marker) = new.marker()
@@ -60,12 +61,13 @@ impl Filesystem {
             self.store.put(&marker, empty(), &Attributes::default(), &Expect::Any).await?;
         }
         let deleted = self.delete_all(&moves).await;
+        self.forget_listings(source);
+        // The listing first: a lookup that finds no inode believes what it says.
+        self.note_moved(from, to, Some(Listed { kind: Kind::Dir, version: None }))?;
         self.table.rename_dir(&closed, to.parent, to.name)?;
         for owned in owned {
             self.settle_below(owned, &moved, (&old, &new))?;
         }
-        self.forget_listings(source);
-        self.note_moved(from, to, Some(Listed { kind: Kind::Dir, version: None }))?;
         deleted
     }
 
@@ -94,6 +96,21 @@ impl Filesystem {
                 None => return Ok(moves),
             }
         }
+    }
+
+    /// `NameTooLong` where the key of something that S3 has never seen would be.
+    fn refuse_long_names(&self, source: &Pin, old: &DirPrefix, new: &DirPrefix) -> Result<()> {
+        let grows = new.as_str().len().saturating_sub(old.as_str().len());
+        for inode in self.table.below(source.ino()) {
+            let length = match inode.kind() {
+                Kind::File => self.table.key_of(inode.ino())?.as_str().len(),
+                Kind::Dir => self.table.prefix_of(inode.ino())?.as_str().len(),
+            };
+            if length + grows > KEY_MAX {
+                return Err(Error::NameTooLong);
+            }
+        }
+        Ok(())
     }
 
     /// Unlinked files at and below a directory whose objects wait for their last handle.

@@ -236,9 +236,13 @@ impl FileState {
                 C(Clean { version, local })
             }
             (Dirty(draft), Event::Written) => Dirty(Draft { phase: Phase::Changed, ..draft }),
+            // A writer had its ticket before: who owns the file waits for it.
+            (Uploading(draft, settled), Event::Written) => Uploading(Draft { phase: Phase::Changed, ..draft }, settled),
             (Dirty(draft), Event::Replace) => {
                 let origin = Origin::Replaced(draft.origin.object().cloned());
-                Dirty(Draft { origin, phase: Phase::Born, ..draft })
+                // Another handle may have written since it was cut.
+                let phase = if draft.staged.size() == 0 { Phase::Born } else { Phase::Changed };
+                Dirty(Draft { origin, phase, ..draft })
             }
             (Dirty(draft), Event::Seal(settled)) => Uploading(draft, settled),
             (Uploading(_, _) | Moving(_, _), Event::SettleOk(clean)) => C(clean),
@@ -393,7 +397,7 @@ mod tests {
             // change, written, replace, seal, reopen, own, settle ok, settle err, let go, refresh, unlink, last pin
             /* clean */  ["dirty", "-", "-", "-", "-", "moving", "-", "-", "clean", "clean", "-", "-"],
             /* dirty */  ["-", "dirty", "dirty", "uploading", "-", "-", "-", "-", "-", "-", "-", "-"],
-            /* upload */ ["-", "-", "-", "-", "dirty", "-", "clean", "dirty, failed", "-", "-", "unlinked", "-"],
+            /* upload */ ["-", "uploading", "-", "-", "dirty", "-", "clean", "dirty, failed", "-", "-", "unlinked", "-"],
             /* moving */ ["-", "-", "-", "-", "-", "-", "clean", "clean", "-", "-", "unlinked", "-"],
             /* unlink */ ["-", "-", "-", "-", "-", "-", "-", "-", "-", "-", "unlinked", "removed"],
             /* removed */["-", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-", "-"],

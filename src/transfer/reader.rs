@@ -275,5 +275,7 @@ mod tests {
             let got = gather(rest, range).await.expect("all bytes are there");
             assert_eq!(got, b"012345678"[start as usize..end as usize]);
         }
+        let parts = [fetch(ByteRange::new(0, 4), b"0123"), fetch(ByteRange::new(2, 8), b"234567")];
+        assert_eq!(gather(&parts, ByteRange::new(1, 8)).await.expect("all bytes are there"), b"1234567"[..]);
     }
 }

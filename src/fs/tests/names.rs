@@ -272,6 +272,20 @@ async fn too_many_objects_and_moves_into_oneself_are_refused_before_anything_is_
 }
 
 #[tokio::test]
+async fn a_directory_whose_name_is_too_long_for_an_open_file_below_is_not_moved() {
+    let rig = Rig::new().await;
+    let mut dir = rig.mkdir(Ino::ROOT, "d").await;
+    for letter in ["x", "y", "z"] {
+        dir = rig.mkdir(dir, &letter.repeat(250)).await;
+    }
+    let (_, _open) = rig.create(dir, &"f".repeat(100)).await;
+    let before = rig.store.keys();
+    let refused = rig.fs.rename(Ino::ROOT, b"d", Ino::ROOT, &[b'e'; 255], RenameMode::Replace).await;
+    assert!(matches!(refused, Err(Error::NameTooLong)), "{refused:?}");
+    assert_eq!(rig.store.keys(), before);
+}
+
+#[tokio::test]
 async fn a_directory_replaces_an_empty_one_only() {
     let rig = Rig::new().await;
     let (one, two) = (rig.mkdir(Ino::ROOT, "one").await, rig.mkdir(Ino::ROOT, "two").await);

@@ -54,13 +54,18 @@ impl Rig {
     }
 
     fn killed_leaving(self) -> (Rig, Vec<Leftover>) {
+        self.killed_before(settings())
+    }
+
+    /// As above; the next run has these settings.
+    fn killed_before(self, settings: FsSettings) -> (Rig, Vec<Leftover>) {
         let root = tempfile::tempdir().expect("a folder");
         copy_tree(self._root.path(), root.path());
         let store = self.store.clone();
         drop(self);
         let (stage, leftovers) = Stage::open(root.path(), "test").expect("a stage");
         let runtime = tokio::runtime::Handle::current();
-        let fs = Filesystem::new(settings(), DirPrefix::normalize("p"), store.clone(), stage, runtime);
+        let fs = Filesystem::new(settings, DirPrefix::normalize("p"), store.clone(), stage, runtime);
         (Rig { fs, store, _root: root }, leftovers)
     }
 
@@ -207,25 +212,28 @@ async fn an_upload_that_lost_its_reply_is_known_again() {
     }
 }
 
+/// A whole file in the stage, with the number as its name and content.
+fn leave(rig: &Rig, number: usize) {
+    let staged = rig.fs.stage.new_file().expect("a staged file");
+    staged.write_at(0, number.to_string().as_bytes()).expect("written");
+    let record = Record {
+        key: ObjectKey::from_store(format!("p/{number}")),
+        base: None,
+        expect: Expect::Absent,
+        state: RecordState::Sealed,
+        size: staged.size(),
+        attributes: RecordAttributes::default(),
+        upload_id: None,
+    };
+    staged.record(&record).expect("recorded");
+    staged.keep();
+}
+
 #[tokio::test]
 async fn more_files_than_are_taken_in_at_once_are_stored_too() {
     let rig = Rig::doomed().await;
     let files = 0..AT_ONCE + 3;
-    for number in files.clone() {
-        let staged = rig.fs.stage.new_file().expect("a staged file");
-        staged.write_at(0, number.to_string().as_bytes()).expect("written");
-        let record = Record {
-            key: ObjectKey::from_store(format!("p/{number}")),
-            base: None,
-            expect: Expect::Absent,
-            state: RecordState::Sealed,
-            size: staged.size(),
-            attributes: RecordAttributes::default(),
-            upload_id: None,
-        };
-        staged.record(&record).expect("recorded");
-        staged.keep();
-    }
+    files.clone().for_each(|number| leave(&rig, number));
     let (rig, recovery) = rig.killed().await;
     assert_eq!((recovery.pending(), recovery.kept().len()), (AT_ONCE + 3, 0));
     rig.recover(recovery).await;
@@ -233,6 +241,19 @@ async fn more_files_than_are_taken_in_at_once_are_stored_too() {
         assert_eq!(rig.object(&format!("p/{number}")), Some(number.to_string().into_bytes()));
     }
     assert!(rig.left().is_empty());
+}
+
+/// The last ones are taken in while programs work already, and have perhaps stored something else.
+#[tokio::test]
+async fn what_was_stored_since_is_not_overwritten_by_a_file_that_is_taken_in_late() {
+    let rig = Rig::doomed().await;
+    (0..AT_ONCE + 1).for_each(|number| leave(&rig, number));
+    let (rig, leftovers) = rig.killed_before(FsSettings { conflict: ConflictPolicy::Overwrite, ..settings() });
+    let recovery = rig.fs.take_in_leftovers(leftovers).await;
+    (0..AT_ONCE + 1).for_each(|number| _ = rig.store.set(&format!("p/{number}"), "new"));
+    rig.recover(recovery).await;
+    let kept = (0..AT_ONCE + 1).filter(|number| rig.object(&format!("p/{number}")).as_deref() == Some(b"new"));
+    assert_eq!((kept.count(), rig.left().len()), (1, 1));
 }
 
 #[tokio::test]
