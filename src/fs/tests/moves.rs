@@ -157,7 +157,7 @@ async fn bytes_that_were_stored_leave_the_stage_also_when_the_last_close_meets_a
     let (rename, word) =
         under_way(
             &rig,
-            Call::Copy,
+            Call::Delete,
             async move { fs.rename(Ino::ROOT, b"f", Ino::ROOT, b"g", RenameMode::Replace).await },
         )
         .await;

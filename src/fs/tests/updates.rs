@@ -2,10 +2,12 @@
 
 use tokio::sync::Notify;
 
+use super::races::under_way;
 use super::send_ahead::{MIB, content, until, write};
 use super::sequences::{Compared, each_agrees_with_a_vector, of_a_large_object};
 use super::*;
 use crate::error::Error;
+use crate::fs::RenameMode;
 use crate::transfer::tests::fake::{Call, Fault};
 
 /// A large object, opened for writing.
@@ -67,6 +69,29 @@ async fn a_file_goes_on_being_read_and_changed_after_a_part_of_it_was_stored() {
         assert_eq!(&there[..], &bytes[20 * MIB as usize - 5..][..10]);
     }
     rig.close(fh).await.expect("a close");
+}
+
+/// What it lacks is fetched for nobody when it is replaced.
+#[tokio::test]
+async fn an_open_of_a_change_that_is_being_replaced_waits_and_is_tried_again() {
+    let (rig, ino, fh, _) = large().await;
+    rig.fs.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+    write(&rig, fh, 30 * MIB, b"ours").await;
+    (0..2).for_each(|_| rig.store.next(Call::Create, Fault::Fail(Error::Unavailable("test".into()))));
+    assert!(rig.close(fh).await.is_err());
+    rig.put(Ino::ROOT, "new", b"new").await;
+    let fs = rig.fs.clone();
+    let rename = async move { fs.rename(Ino::ROOT, b"new", Ino::ROOT, b"f", RenameMode::Replace).await };
+    let (rename, word) = under_way(&rig, Call::Delete, rename).await;
+    let fs = rig.fs.clone();
+    let open = tokio::spawn(async move { fs.open(ino, READ).await });
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    word.notify_one();
+    rename.await.expect("a task").expect("a rename");
+    let opened = open.await.expect("a task");
+    assert!(matches!(opened, Err(Error::Stale)), "{opened:?}");
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! What is committed when, and what becomes of bytes when a commit fails.
 
+use super::races::under_way;
 use super::*;
 use crate::error::Error;
 use crate::fs::Holders;
@@ -299,4 +300,27 @@ async fn the_end_of_a_mount_tries_again_what_fails_under_its_eyes() {
     assert!(closed.is_err());
     assert_eq!((drained.committed, drained.left.len()), (1, 0));
     assert_eq!(rig.object("p/f").as_deref(), Some(&b"kept"[..]));
+}
+
+#[tokio::test]
+async fn the_end_of_a_mount_does_not_store_what_is_written_after_the_last_fsync() {
+    for _ in 0..20 {
+        let rig = Rig::new().await;
+        let (_, fh) = rig.create(Ino::ROOT, "f").await;
+        rig.fs.write(fh, 0, b"one").await.expect("a write");
+        let fs = rig.fs.clone();
+        let (fsync, word) = under_way(&rig, Call::Put, async move { fs.fsync(fh).await }).await;
+        let fs = rig.fs.clone();
+        let write = tokio::spawn(async move { fs.write(fh, 3, b" two").await });
+        let fs = rig.fs.clone();
+        let drain = tokio::spawn(async move { fs.drain(Duration::from_secs(30), Holders::Possible).await });
+        for _ in 0..20 {
+            tokio::task::yield_now().await;
+        }
+        word.notify_one();
+        fsync.await.expect("a task").expect("an fsync");
+        write.await.expect("a task").expect("a write");
+        drain.await.expect("a task");
+        assert_eq!(rig.object("p/f").as_deref(), Some(&b"one"[..]), "half a file was stored");
+    }
 }
