@@ -15,6 +15,7 @@ mod multipart;
 mod plan;
 mod reader;
 mod stream;
+mod strides;
 mod tasks;
 mod update;
 mod upload;

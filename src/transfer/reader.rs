@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use bytes::Bytes;
 
 use super::Shared;
-use super::cursor::{Cursor, Fetch};
+use super::cursor::{Cursor, CursorState, Fetch};
 use super::fetch::Source;
 use super::window::Advice;
 use crate::cache::disk::BLOCK;
@@ -116,6 +116,8 @@ impl ObjectReader {
         state.hold(&needed);
         let ahead = self.cover_ahead(&mut parts, advice, &state.held);
         state.hold(&ahead);
+        let runs = self.cover_runs(&mut parts, &state);
+        state.hold(&runs);
         drop(parts);
         state.let_go();
         needed
@@ -171,6 +173,37 @@ impl ObjectReader {
             }
         }
         ahead
+    }
+
+    /// The parts that hold the next of several runs at equal distances, as far as budget and concurrency go.
+    fn cover_runs(&self, parts: &mut BTreeMap<u64, Weak<Fetch>>, state: &CursorState) -> Vec<Arc<Fetch>> {
+        let (shared, runs) = (&self.source.shared, state.pattern.runs());
+        let mut covering = Vec::new();
+        let mut running = state.held.iter().filter(|fetch| !fetch.part.is_complete()).count();
+        for range in &runs.ranges {
+            covering.extend(live(parts, *range));
+            for gap in gaps(parts, *range) {
+                if gap.len() < runs.piece && gap.start > 0 {
+                    continue;
+                }
+                let most = if runs.piece > 0 { runs.piece } else { gap.len() };
+                let mut end = gap.end;
+                // What comes next lies at the end where a file is read from there.
+                while end > gap.start {
+                    let piece = ByteRange::new(end.saturating_sub(most).max(gap.start), end);
+                    let reserved = if running < shared.settings.concurrency.max(1) {
+                        shared.budget.try_reserve(piece.len())
+                    } else {
+                        None
+                    };
+                    let Some(reserved) = reserved else { return covering };
+                    covering.push(self.start(parts, piece, reserved, None));
+                    running += 1;
+                    end = piece.start;
+                }
+            }
+        }
+        covering
     }
 
     fn ends_there(&self, parts: &BTreeMap<u64, Weak<Fetch>>, end: u64) -> bool {

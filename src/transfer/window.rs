@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 
+use super::strides::{Runs, Strides};
 use crate::types::ByteRange;
 
 const MIB: u64 = 1 << 20;
 /// Random reads are rounded to this: the kernel's usual read-ahead, so that its neighbours are not asked for twice.
-const BLOCK: u64 = 128 << 10;
+pub(super) const BLOCK: u64 = 128 << 10;
 /// First fetch at the start of a file: one round trip's worth on a good line, and the whole of most files.
 const FIRST: u64 = MIB;
 /// Largest piece that one request fetches ahead.
@@ -51,6 +52,7 @@ pub struct Pattern {
     streams: Vec<Stream>,
     /// How long the last streams were when another one began.
     ended: VecDeque<u64>,
+    strides: Strides,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -87,6 +89,9 @@ impl Pattern {
             }
         };
         stream.last = blocks(range, size);
+        if stream.window == 0 {
+            self.strides.observe(range, size, most);
+        }
         self.streams.insert(0, stream);
         stream.advice(range, size, most)
     }
@@ -103,9 +108,15 @@ impl Pattern {
         least.copied().filter(|length| *length <= PIECE_MAX).unwrap_or_default()
     }
 
-    /// True when a fetched part is still of use to one of the streams.
+    /// What to fetch for the next of several reads at equal distances.
+    pub fn runs(&self) -> &Runs {
+        self.strides.ahead()
+    }
+
+    /// True when a fetched part is still of use to one of the streams, or will be.
     pub fn wants(&self, part: ByteRange) -> bool {
-        self.streams.iter().any(|stream| !stream.kept().intersect(part).is_empty())
+        let kept = self.streams.iter().map(Stream::kept);
+        kept.chain(self.runs().ranges.iter().copied()).any(|wanted| !wanted.intersect(part).is_empty())
     }
 }
 
@@ -175,7 +186,8 @@ impl Stream {
     }
 }
 
-fn blocks(range: ByteRange, size: u64) -> ByteRange {
+/// The blocks of a file of `size` bytes that hold `range`.
+pub(super) fn blocks(range: ByteRange, size: u64) -> ByteRange {
     let end = range.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
     ByteRange::new(range.start - range.start % BLOCK, end.min(size).max(range.end))
 }
@@ -281,13 +293,26 @@ mod tests {
     }
 
     #[test]
-    fn reads_that_go_backwards_or_in_strides_fetch_what_they_ask() {
+    fn reads_that_go_backwards_or_in_strides_demand_what_they_ask_and_get_the_next_ones() {
         for step in [-(BLOCK as i64), -(3 * MIB as i64), 3 * MIB as i64] {
             let mut pattern = Pattern::default();
             for count in 0..60 {
-                let advice = read(&mut pattern, (500 * MIB as i64 + count * step) as u64, 4096);
+                let start = (500 * MIB as i64 + count * step) as u64;
+                let known =
+                    pattern.runs().ranges.iter().any(|range| range.intersect(ByteRange::at(start, 1)).len() == 1);
+                assert_eq!(known, count > 3, "step {step}, read {count}");
+                let advice = read(&mut pattern, start, 4096);
                 assert_eq!((advice.demand.len(), reach(advice)), (BLOCK, 0), "step {step}, read {count}");
             }
+        }
+    }
+
+    #[test]
+    fn interleaved_streams_at_equal_distances_are_no_strides() {
+        let mut pattern = Pattern::default();
+        for i in 0..100 {
+            (0..4).for_each(|stream| _ = read(&mut pattern, stream * 200 * MIB + i * BLOCK, BLOCK));
+            assert!(i < 2 || pattern.runs().ranges.is_empty(), "{:?}", pattern.runs());
         }
     }
 

@@ -83,6 +83,37 @@ async fn first_bytes_that_nobody_has_asked_for_yet_stay_within_the_memory_limit(
 }
 
 #[tokio::test]
+async fn a_file_read_from_its_end_comes_ahead_of_its_reader_and_no_byte_twice() {
+    let (rig, bytes) = (Rig::new(), content(40 * MIB));
+    let (reader, cursor) = (reader_of(&rig, &bytes), Cursor::default());
+    for at in (0..80).rev().map(|index| index * (MIB / 2)) {
+        let got = reader.read(&cursor, ByteRange::at(at, MIB / 2)).await.expect("it reads");
+        assert!(got == bytes[at as usize..(at + MIB / 2) as usize]);
+    }
+    let gets = rig.store.gets();
+    assert_eq!(gets.iter().map(ByteRange::len).sum::<u64>(), bytes.len() as u64, "{gets:?}");
+    assert!(gets.len() <= 50, "{} requests", gets.len());
+}
+
+#[tokio::test]
+async fn reads_at_equal_distances_find_the_next_ones_on_their_way_and_little_is_fetched_in_vain() {
+    let (rig, bytes) = (Rig::new(), content(100 * MIB));
+    let (reader, cursor) = (reader_of(&rig, &bytes), Cursor::default());
+    for index in 0..40 {
+        let at = index * 2 * MIB + 5;
+        if index > 3 {
+            let begun = || rig.store.gets().iter().any(|get| get.start <= at && at < get.end);
+            until("the next read is on its way before it is asked for", begun).await;
+        }
+        let got = reader.read(&cursor, ByteRange::at(at, 4096)).await.expect("it reads");
+        assert!(got == bytes[at as usize..at as usize + 4096]);
+    }
+    let gets = rig.store.gets();
+    assert!(gets.iter().all(|get| get.len() == 128 << 10), "{gets:?}");
+    assert!(gets.len() <= 40 + 10, "{} requests", gets.len());
+}
+
+#[tokio::test]
 async fn many_readers_of_one_range_share_one_fetch() {
     let (rig, bytes) = (Rig::new(), content(512 << 10));
     let reader = reader_of(&rig, &bytes);
