@@ -3,8 +3,10 @@
 use std::fs::OpenOptions;
 use std::io::IsTerminal;
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::sync::Mutex;
 
+use syslog_tracing::{Facility, Options, Syslog};
 use tracing_subscriber::EnvFilter;
 
 use super::sentence::{Failure, Status};
@@ -13,8 +15,8 @@ use crate::config::LogSettings;
 /// What is logged when nothing was said: what happens to the mount.
 const DEFAULT_LEVEL: &str = "info";
 
-/// Starts the log. In the background, without a file and without `log_level`, there is none: the one sentence that
-/// the command ends with says it all, and standard error leads nowhere later.
+/// Starts the log: to the file, else in the foreground to standard error, else to syslog(3). In the background standard
+/// error leads nowhere once the command has ended; where nobody listens on `/dev/log` there is no log.
 ///
 /// # Errors
 /// The file can't be opened.
@@ -28,6 +30,9 @@ pub fn start(settings: &LogSettings, foreground: bool) -> Result<(), Failure> {
             Failure::new(Status::System, format!("the log file {path} can't be opened: {error}; name another"))
         })?;
         let _ = builder.with_ansi(false).with_writer(Mutex::new(file)).try_init();
+    } else if !foreground && let Some(syslog) = syslog() {
+        // It knows the time, and does without colours.
+        let _ = builder.with_ansi(false).without_time().with_level(false).with_writer(syslog).try_init();
     } else if foreground || settings.filter.is_some() {
         let colours = std::io::stderr().is_terminal();
         let _ = builder.with_ansi(colours).with_writer(std::io::stderr).try_init();
@@ -36,6 +41,13 @@ pub fn start(settings: &LogSettings, foreground: bool) -> Result<(), Failure> {
     }
     log_panics();
     Ok(())
+}
+
+fn syslog() -> Option<Syslog> {
+    if !Path::new("/dev/log").exists() {
+        return None;
+    }
+    Syslog::new(c"pailfs", Options::LOG_PID, Facility::Daemon)
 }
 
 /// A lone level is meant for pailfs: the libraries below would bury its lines, and warn of what is usual (a machine

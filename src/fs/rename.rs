@@ -161,11 +161,13 @@ impl Filesystem {
             RenameMode::Replace => Expect::Any,
             RenameMode::NoReplace => Expect::Absent,
         };
-        if self.store.capabilities().rename {
-            self.store.rename(from, &version.etag, to, &expect).await?;
-            return Ok(version.clone());
-        }
-        let moved = match self.transfer.copy(from, version, to, kept, &expect).await {
+        let renames = self.store.capabilities().rename;
+        let moved = match renames {
+            true => self.store.rename(from, &version.etag, to, &expect).await.map(|()| version.clone()),
+            false => self.transfer.copy(from, version, to, kept, &expect).await,
+        };
+        let moved = match moved {
+            Ok(moved) if renames => return Ok(moved),
             Ok(moved) => moved,
             Err(Error::PreconditionFailed) if mode == RenameMode::NoReplace && self.store.head(to).await.is_ok() => {
                 return Err(Error::AlreadyExists);

@@ -1,5 +1,6 @@
 //! One run of the program with an environment of its own, and what it said.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -124,7 +125,8 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
-/// Says why a test can't run here, for `cargo test -- --nocapture` and CI logs.
+/// Says why a test can't run here, past the capture of the test harness.
 pub fn skip(why: &str) {
-    eprintln!("skipped: {why}");
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }

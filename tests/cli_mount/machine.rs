@@ -1,5 +1,6 @@
 //! A server, a mountpoint and mounts of the program under test, all gone when the test ends.
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -194,7 +195,7 @@ pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
     };
     let tools = works("unshare", &["-m", "true"]) && works("setpriv", &["--reuid=65534", "--clear-groups", "true"]);
     if !is_root() || !tools || !works("fusermount3", &["-V"]) {
-        eprintln!("skipped: becoming another user needs root, unshare(1), setpriv(1) and fusermount3");
+        skipped("becoming another user needs root, unshare(1), setpriv(1) and fusermount3");
         return None;
     }
     for dir in ["mnt", "stage"] {
@@ -214,4 +215,10 @@ pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
     machine.surroundings(&mut command);
     command.env("SCRIPT", script).env("MNT", machine.mountpoint());
     Some(command.output().expect("unshare starts"))
+}
+
+/// Says why a test can't run here, past the capture of the test harness.
+pub fn skipped(why: &str) {
+    let test = std::thread::current().name().unwrap_or_default().to_owned();
+    let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
 }

@@ -10,7 +10,7 @@ use std::io::Write;
 use std::process::Command;
 use std::time::Duration;
 
-use machine::{Machine, eventually, holds_within, is_root, kill, unprivileged};
+use machine::{Machine, eventually, holds_within, is_root, kill, skipped, unprivileged};
 use pailfs::demo::{Fault, FaultKind, Operation, Shape};
 
 #[test]
@@ -49,6 +49,59 @@ fn sigterm_commits_unmounts_and_ends() {
     mount.await_end();
     assert_eq!(machine.table(), None);
     assert_eq!(machine.object("p/new").as_deref(), Some(&b"written"[..]));
+}
+
+#[test]
+fn sigterm_and_sigint_commit_what_no_close_could_store() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let machine = Machine::new();
+        let mount = machine.mount(&[]);
+        let denied = FaultKind::Answer { status: 403, code: "AccessDenied".to_owned() };
+        machine.server().add_fault(Fault::new(denied).on(Operation::PutObject));
+        let mut file = File::create(machine.mountpoint().join("new")).expect("a new file");
+        file.write_all(b"written").expect("it takes bytes");
+        // The flush of this close is refused, as fsync would be.
+        assert!(file.sync_all().is_err(), "the program is told");
+        drop(file);
+        assert_eq!(machine.object("p/new"), None);
+        machine.server().clear_faults();
+        kill(mount.pid(), signal);
+        mount.await_end();
+        assert_eq!(machine.table(), None);
+        assert_eq!(machine.object("p/new").as_deref(), Some(&b"written"[..]));
+    }
+}
+
+/// In the background nobody reads standard error: files that could not be stored must not be named in vain.
+#[test]
+fn the_log_of_a_mount_in_the_background_goes_to_syslog() {
+    let place = std::path::Path::new("/dev/log");
+    if !is_root() || fs::symlink_metadata(place).is_ok() {
+        return skipped("only root makes a /dev/log, where there is none");
+    }
+    let socket = std::os::unix::net::UnixDatagram::bind(place).expect("a socket");
+    let _removed = RemovedAtEnd(place);
+    socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+    let machine = Machine::new();
+    let _mount = machine.mount(&[]);
+    let mut bytes = [0; 4096];
+    loop {
+        let count = socket.recv(&mut bytes).expect("the daemon logs");
+        let line = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        // Other tests mount too.
+        if line.contains("is mounted on") && line.contains(&machine.mountpoint().display().to_string()) {
+            assert!(line.starts_with("<29>") && line.contains("pailfs["), "{line}");
+            break;
+        }
+    }
+}
+
+struct RemovedAtEnd(&'static std::path::Path);
+
+impl Drop for RemovedAtEnd {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(self.0);
+    }
 }
 
 #[test]
@@ -168,7 +221,7 @@ fn the_old_daemon_leaves_alone_what_was_mounted_after_it() {
 #[test]
 fn a_dead_mount_is_cleared_by_root_and_mounted_anew() {
     if !is_root() {
-        return eprintln!("skipped: only root clears a dead mount");
+        return skipped("only root clears a dead mount");
     }
     let machine = Machine::new();
     let mount = machine.mount(&[]);
@@ -213,7 +266,7 @@ fn no_secret_is_in_the_log_or_the_mount_table() {
 #[test]
 fn root_gets_a_larger_read_ahead_of_the_kernel() {
     if !is_root() {
-        return eprintln!("skipped: only root may change it");
+        return skipped("only root may change it");
     }
     let machine = Machine::new();
     let _mount = machine.mount(&[]);
@@ -221,7 +274,7 @@ fn root_gets_a_larger_read_ahead_of_the_kernel() {
     let told = fs::read_to_string(format!("/sys/class/bdi/{}/read_ahead_kb", top.device));
     match told {
         Ok(told) => assert_eq!(told.trim(), "1024"),
-        Err(error) => eprintln!("skipped: /sys does not tell it here: {error}"),
+        Err(error) => skipped(&format!("/sys does not tell it here: {error}")),
     }
 }
 

@@ -13,6 +13,9 @@ use crate::common::{Capability, Mount, TestServer, assert_same_bytes, eventually
 /// Larger than two parts of 5 MiB.
 const LARGE: usize = 12_000_000;
 
+/// So large that a change of it is made of copied parts.
+const HUGE: usize = 20_000_000;
+
 /// Requests that a mount sends.
 const OPERATIONS: &[Operation] = &[
     Operation::ListObjectsV2,
@@ -23,6 +26,7 @@ const OPERATIONS: &[Operation] = &[
     Operation::DeleteObject,
     Operation::CreateMultipartUpload,
     Operation::UploadPart,
+    Operation::UploadPartCopy,
     Operation::CompleteMultipartUpload,
 ];
 
@@ -39,12 +43,15 @@ fn server_and_mount() -> Option<(TestServer, Mount)> {
 /// Does some of everything in the directory `dir`, and checks both sides.
 #[track_caller]
 fn work(server: &TestServer, mount: &Mount, dir: &str, what: &str) {
-    let large = noise(21, LARGE);
+    let (mut large, huge) = (noise(21, LARGE), noise(22, HUGE));
     let step = |name: &str, result: std::io::Result<()>| result.unwrap_or_else(|e| panic!("{what}: {name}: {e}"));
     let path = |name: &str| mount.path(&format!("{dir}/{name}"));
     step("mkdir", std::fs::create_dir(mount.path(dir)));
     step("write small", std::fs::write(path("small"), "small"));
     step("write large", std::fs::write(path("large"), &large));
+    step("write huge", std::fs::write(path("huge"), &huge));
+    let changing = File::options().write(true).open(path("huge"));
+    step("change huge", changing.and_then(|file| file.write_all_at(b"changed", HUGE as u64 / 2)));
     step("append", File::options().append(true).open(path("small")).and_then(|mut file| file.write_all(b"er")));
     step("rename", std::fs::rename(path("small"), path("moved")));
     step("remove", std::fs::write(path("gone"), "x").and_then(|()| std::fs::remove_file(path("gone"))));
@@ -52,15 +59,19 @@ fn work(server: &TestServer, mount: &Mount, dir: &str, what: &str) {
         .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.file_name())).collect())
         .unwrap_or_else(|e| panic!("{what}: list: {e}"));
     names.sort();
-    assert_eq!(names, ["large", "moved"], "{what}");
+    assert_eq!(names, ["huge", "large", "moved"], "{what}");
     let read = |name: &str| std::fs::read(path(name)).unwrap_or_else(|e| panic!("{what}: read {name}: {e}"));
     assert_same_bytes(what, &read("moved"), b"smaller");
     assert_same_bytes(what, &read("large"), &large);
+    large = huge;
+    large[HUGE / 2..][..7].copy_from_slice(b"changed");
+    assert_same_bytes(what, &read("huge"), &large);
     server.demo().clear_faults();
     let object =
         |name: &str| server.objects().get(&format!("{dir}/{name}")).unwrap_or_else(|| panic!("{what}: {name}"));
     assert_same_bytes(what, &object("moved"), b"smaller");
-    assert_same_bytes(what, &object("large"), &large);
+    assert_same_bytes(what, &object("huge"), &large);
+    assert_same_bytes(what, &object("large"), &noise(21, LARGE));
     assert!(
         !server.objects().exists(&format!("{dir}/small")) && !server.objects().exists(&format!("{dir}/gone")),
         "{what}"
@@ -74,7 +85,9 @@ fn each_operation_fails_once(kind: &FaultKind) {
     for operation in OPERATIONS {
         server.demo().add_fault(Fault::new(kind.clone()).on(*operation).once());
         let what = format!("{operation:?} with {kind:?}");
+        let before = server.demo().faults_fired();
         work(&server, &mount, &format!("{operation:?}"), &what);
+        assert_eq!(server.demo().faults_fired() - before, 1, "{what}: it was not sent");
         // An upload whose id never arrived can't be told from one that another client is making under that key.
         let applied = matches!(kind, FaultKind::ApplyThenDrop | FaultKind::ApplyThenAnswer { .. });
         if !(applied && *operation == Operation::CreateMultipartUpload) {
@@ -82,6 +95,21 @@ fn each_operation_fails_once(kind: &FaultKind) {
         }
         server.objects().remove_all();
         mount.remount();
+    }
+}
+
+#[test]
+fn an_abort_that_fails_is_tried_again() {
+    let kinds = [answer(500, "InternalError"), FaultKind::DropBeforeApply, FaultKind::ApplyThenDrop];
+    for kind in kinds {
+        let Some((server, mount)) = server_and_mount() else { return };
+        server.demo().add_fault(Fault::new(answer(403, "AccessDenied")).on(Operation::UploadPart).once());
+        server.demo().add_fault(Fault::new(kind.clone()).on(Operation::AbortMultipartUpload).once());
+        let bytes = noise(21, LARGE);
+        assert!(std::fs::write(mount.path("f"), &bytes).and_then(|()| File::open(mount.path("f"))).is_ok());
+        eventually("the file is stored by a later try", || server.objects().get("f").as_deref() == Some(&bytes[..]));
+        eventually("no upload is left", || server.objects().unfinished_uploads().is_empty());
+        assert_eq!(server.demo().faults_fired(), 2, "{kind:?}");
     }
 }
 

@@ -131,7 +131,7 @@ fn mount_through_the_helper_of_libfuse() {
     let Some(machine) = Machine::new() else { return };
     let Some(helper) = ["/sbin/mount.fuse3", "/usr/sbin/mount.fuse3"].into_iter().find(|p| PathBuf::from(p).exists())
     else {
-        return eprintln!("skipped: mount.fuse3 is not installed");
+        return install::skipped("mount.fuse3 is not installed");
     };
     let (mountpoint, options) = (text(&machine.mountpoint()), format!("rw,{}", machine.options()));
     machine.succeed(helper, &["pailfs#s3://bucket/p", &mountpoint, "-o", &options]);

@@ -1,6 +1,7 @@
 //! Where a case runs: a store, a prefix of its own, and what the server behind it lacks.
 
 use std::future::Future;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -72,7 +73,8 @@ impl World {
     pub fn has(&self, ability: Ability) -> bool {
         let has = !lacks(&self.server).contains(&ability);
         if !has {
-            println!("skipped on {}: {ability:?}", self.server);
+            let test = std::thread::current().name().unwrap_or_default().to_owned();
+            let _ = writeln!(std::io::stderr(), "skipped: {test}: {} lacks {ability:?}", self.server);
         }
         has
     }

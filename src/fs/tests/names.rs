@@ -1,5 +1,6 @@
 //! Names: lookups and their cost, listings, removal, renames.
 
+use super::races::under_way;
 use super::*;
 use crate::error::Error;
 use crate::fs::RenameMode;
@@ -203,6 +204,26 @@ async fn a_rename_that_must_not_replace_does_not_even_what_came_meanwhile() {
     assert!(matches!(refused, Err(Error::AlreadyExists)), "{refused:?}");
     assert_eq!(rig.object("p/c").as_deref(), Some(&b"came meanwhile"[..]));
     assert_eq!(rig.object("p/a").as_deref(), Some(&b"bytes"[..]));
+}
+
+#[tokio::test]
+async fn a_bucket_that_renames_objects_is_asked_to_and_tells_a_name_in_use_from_a_change() {
+    let rig = Rig::over(Arc::new(Fake::renaming()), no_cache());
+    let ino = rig.put(Ino::ROOT, "a", b"bytes").await;
+    rig.fs.rename(Ino::ROOT, b"a", Ino::ROOT, b"b", RenameMode::NoReplace).await.expect("a rename");
+    assert_eq!((rig.store.keys(), rig.store.count(Call::Copy)), (vec!["p/b".to_owned()], 0));
+    assert_eq!(rig.read(ino).await.expect("a read"), b"bytes");
+    let (rename, word) = {
+        let fs = rig.fs.clone();
+        // The target is looked for, and is not there yet.
+        let rename = async move { fs.rename(Ino::ROOT, b"b", Ino::ROOT, b"c", RenameMode::NoReplace).await };
+        under_way(&rig, Call::List, rename).await
+    };
+    rig.store.set("p/c", "theirs");
+    word.notify_one();
+    let refused = rename.await.expect("a task");
+    assert!(matches!(refused, Err(Error::AlreadyExists)), "{refused:?}");
+    assert_eq!(rig.object("p/c").as_deref(), Some(&b"theirs"[..]));
 }
 
 #[tokio::test]

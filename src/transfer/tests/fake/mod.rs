@@ -94,11 +94,17 @@ pub(crate) struct Fake {
     pub(crate) most_gets_at_once: AtomicUsize,
     /// Objects are made without checksums.
     without_checksums: bool,
+    /// It renames objects, as directory buckets do.
+    renames: bool,
 }
 
 impl Fake {
     pub(crate) fn new(without_checksums: bool) -> Self {
         Fake { without_checksums, ..Fake::default() }
+    }
+
+    pub(crate) fn renaming() -> Self {
+        Fake { renames: true, ..Fake::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -251,7 +257,7 @@ fn body(bytes: Bytes, fault: &Option<Fault>) -> BodyStream {
 #[async_trait]
 impl ObjectStore for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { rename: false, ordered_listing: true }
+        Capabilities { rename: self.renames, ordered_listing: true }
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -424,7 +430,12 @@ impl ObjectStore for Fake {
         Err(Error::Unsupported("delete"))
     }
 
-    async fn rename(&self, _: &ObjectKey, _: &ETag, _: &ObjectKey, _: &Expect) -> Result<()> {
-        Err(Error::Unsupported("rename"))
+    async fn rename(&self, from: &ObjectKey, etag: &ETag, to: &ObjectKey, expect: &Expect) -> Result<()> {
+        self.check(from, &Expect::Is(etag.clone()))?;
+        self.check(to, expect)?;
+        let mut state = self.state();
+        let object = state.objects.remove(from).ok_or(Error::NotFound)?;
+        state.objects.insert(to.clone(), object);
+        Ok(())
     }
 }
