@@ -190,7 +190,11 @@ impl Error {
             Error::FileTooLarge => libc::EFBIG,
             Error::NoData => libc::ENXIO,
             Error::Unreachable(_) | Error::UnknownHost(_) => libc::EHOSTUNREACH,
-            Error::Local { source, .. } => source.raw_os_error().unwrap_or(libc::EIO),
+            // Another one would seem to be about the caller's own file, name or limits.
+            Error::Local { source, .. } => match source.raw_os_error() {
+                Some(errno @ (libc::ENOMEM | libc::EFBIG | libc::EDQUOT)) => errno,
+                _ => libc::EIO,
+            },
             Error::Tls(_)
             | Error::Unavailable(_)
             | Error::NoSuchBucket

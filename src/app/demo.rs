@@ -17,9 +17,18 @@ use super::sentence::{Failure, Status};
 use crate::config::{Config, DemoRequest, DemoServer, Request, parse};
 use crate::demo::{Bucket, Server, ServerOptions, Shape};
 
-/// Variables that would lead the mount to another store than the one in this process.
-const FOREIGN_VARIABLES: [&str; 5] =
-    ["AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"];
+/// Variables that would lead the mount to another store than the one in this process, or by way of another machine.
+const FOREIGN_VARIABLES: [&str; 9] = [
+    "AWS_SESSION_TOKEN",
+    "AWS_PROFILE",
+    "AWS_DEFAULT_REGION",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+];
 
 /// Runs the demonstration until a signal ends it.
 pub fn run(request: &DemoRequest) -> ExitCode {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
@@ -16,6 +16,9 @@ use crate::fuse::mount::{MountError, MountHandle, Unmounted};
 
 /// Longest wait for commits of what programs closed while the mount was taken away.
 const LAST_LIMIT: Duration = Duration::from_secs(10);
+
+/// Signals that come so soon after each other are one.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 /// Unmounts when it is dropped, if that was not done before.
 #[derive(Debug)]
@@ -47,6 +50,7 @@ impl Ending<'_> {
     /// Waits until it ends, and ends it well.
     pub async fn wait(mut self, served: Served) -> Result<(), Failure> {
         let mut session = watch(served)?;
+        let mut broken = None;
         let drained = tokio::select! {
             name = self.signals.next() => {
                 tracing::info!("{name}: committing what is written, then unmounting");
@@ -54,7 +58,10 @@ impl Ending<'_> {
             }
             ended = &mut session => {
                 match ended {
-                    Ok(Err(error)) => tracing::error!("the session with the kernel broke: {error}"),
+                    Ok(Err(error)) => {
+                        tracing::error!("the session with the kernel broke: {error}");
+                        broken = Some(Failure::system("serving the kernel", &error));
+                    }
                     _ => tracing::info!("unmounted from outside"),
                 }
                 // A connection that was cut leaves its mount behind, and programs with open files.
@@ -65,7 +72,7 @@ impl Ending<'_> {
         if let Err(error) = self.filesystem.finish_stage() {
             tracing::debug!("{error}");
         }
-        self.verdict(drained)
+        self.verdict(drained).and(broken.map_or(Ok(()), Err))
     }
 
     /// Commits while the mount is still there, takes it away, and commits what was closed meanwhile.
@@ -93,11 +100,24 @@ impl Ending<'_> {
 
     /// `None` when a signal cut it short.
     async fn drain(&mut self, limit: Duration, holders: Holders) -> Option<Drained> {
+        let filesystem = self.filesystem.clone();
         tokio::select! {
-            drained = self.filesystem.drain(limit, holders) => Some(drained),
-            name = self.signals.next() => {
+            drained = filesystem.drain(limit, holders) => Some(drained),
+            name = self.hurry() => {
                 tracing::warn!("{name}: ending without waiting for commits");
                 None
+            }
+        }
+    }
+
+    /// A signal that says that the end is wanted at once. A terminal that hangs up sends more than one, and a shell may add
+    /// its own: what comes with the first one is no second.
+    async fn hurry(&mut self) -> &'static str {
+        let began = Instant::now();
+        loop {
+            let name = self.signals.next().await;
+            if name != Signals::HANG_UP && began.elapsed() >= SAME_SIGNAL {
+                return name;
             }
         }
     }
@@ -120,9 +140,16 @@ impl Ending<'_> {
         for path in &drained.open {
             tracing::warn!("{path} was still open; what was not synced is kept in {dir}");
         }
-        match drained.left.first() {
-            None => Ok(()),
-            Some((path, error)) => Err(Failure::new(
+        match (drained.left.first(), drained.open.first()) {
+            (None, None) => Ok(()),
+            (None, Some(path)) => Err(Failure::new(
+                Status::System,
+                format!(
+                    "{} file(s) were still open; what was not synced is kept in {dir}, first {path}",
+                    drained.open.len()
+                ),
+            )),
+            (Some((path, error)), _) => Err(Failure::new(
                 Status::System,
                 format!(
                     "{} file(s) could not be committed and are kept in {dir}, first {path}: {error}",

@@ -22,7 +22,8 @@ const DEFAULT_LEVEL: &str = "info";
 /// The file can't be opened.
 pub fn start(settings: &LogSettings, foreground: bool) -> Result<(), Failure> {
     let filter = EnvFilter::new(directives(settings.filter.as_deref().unwrap_or(DEFAULT_LEVEL)));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
+    // It would say on standard error that a line could not be written, and panic where that is gone too.
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
     if let Some(path) = &settings.file {
         // Names of objects are in it: for the owner's eyes.
         let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(|error| {

@@ -48,6 +48,9 @@ pub struct Signals {
 }
 
 impl Signals {
+    /// What a terminal sends when it goes, to all that it has started.
+    pub const HANG_UP: &'static str = "SIGHUP";
+
     /// From now on they no longer end the process by themselves. Must be called within a runtime.
     ///
     /// # Errors
@@ -65,7 +68,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
+            _ = self.hang_up.recv() => Self::HANG_UP,
         }
     }
 }

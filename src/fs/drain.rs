@@ -47,6 +47,12 @@ impl Filesystem {
         self.stopping.store(true, Ordering::Relaxed);
         let mut outcome = Drained::default();
         let mut closed = Vec::new();
+        // Before anything is waited for: whoever gives up waiting drops it all.
+        for inode in self.table.all() {
+            if let Ok(FileState::Dirty(draft) | FileState::Uploading(draft, _)) = inode.lock().file() {
+                draft.staged.keep();
+            }
+        }
         for inode in self.table.all() {
             match dirtiness(&inode, holders) {
                 Dirtiness::Clean => {}

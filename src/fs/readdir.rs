@@ -299,7 +299,8 @@ impl Filesystem {
         match self.resolve_listed(dir, name, listed, began, trusted).await {
             Ok(pin) => Ok(Some(pin)),
             Err(Error::NotFound | Error::Stale) => Ok(None),
-            Err(Error::AccessDenied(_)) => match &listed.version {
+            // HEAD of what is encrypted with a customer's key is 400.
+            Err(Error::AccessDenied(_) | Error::Server { status: 400, .. }) => match &listed.version {
                 Some(version) => self.take_in_file(dir, name, (version.clone(), None), began).map(Some),
                 None => self.take_in_dir(dir, name, None, began).map(Some),
             },

@@ -138,6 +138,37 @@ fn sigterm_in_the_middle_of_a_copy_publishes_nothing() {
     assert!(machine.server().bucket("bucket").uploads().is_empty());
 }
 
+/// Nothing reads what a mount in the foreground says when its terminal has gone.
+#[test]
+fn a_mount_whose_terminal_has_gone_ends_as_it_should() {
+    let machine = Machine::new();
+    let mut command = machine.command("s3://bucket/p", &["--foreground"]);
+    let mut daemon = command.stderr(std::process::Stdio::piped()).spawn().expect("the program starts");
+    eventually("it is mounted", || machine.table().is_some());
+    drop(daemon.stderr.take());
+    fs::write(machine.mountpoint().join("new"), "written").expect("it works");
+    kill(daemon.id() as i32, libc::SIGHUP);
+    kill(daemon.id() as i32, libc::SIGHUP);
+    let status = daemon.wait().expect("a child of ours");
+    assert_eq!(status.code(), Some(0), "{status}");
+    assert_eq!(machine.table(), None, "a dead mount is left");
+    assert_eq!(machine.object("p/new").as_deref(), Some(&b"written"[..]));
+}
+
+#[test]
+fn the_exit_status_tells_of_files_that_were_still_open() {
+    let machine = Machine::new();
+    let mut command = machine.command("s3://bucket/p", &["--foreground"]);
+    let daemon = command.stderr(std::process::Stdio::piped()).spawn().expect("the program starts");
+    eventually("it is mounted", || machine.table().is_some());
+    let mut open = File::create(machine.mountpoint().join("half")).expect("a new file");
+    open.write_all(b"half of it").expect("it takes bytes");
+    kill(daemon.id() as i32, libc::SIGTERM);
+    let output = daemon.wait_with_output().expect("a child of ours");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("1 file(s) were still open"), "{output:?}");
+}
+
 #[test]
 fn a_second_signal_does_not_wait_for_s3() {
     let machine = Machine::new();

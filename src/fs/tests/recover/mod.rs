@@ -380,3 +380,25 @@ async fn an_upload_that_a_killed_run_had_begun_is_aborted() {
     assert_eq!(rig.object("p/closed").as_deref(), Some(&b"hello"[..]));
     assert!(rig.left().iter().all(|left| left.record.as_ref().is_ok_and(|record| record.upload_id.is_none())));
 }
+
+/// A second signal ends the wait, and with it everything that holds the file.
+#[test]
+fn what_is_dirty_outlives_an_end_that_is_cut_short() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let root = runtime.block_on(async {
+        let rig = Rig::doomed().await;
+        rig.put_in_vain(Ino::ROOT, "f", b"hello").await;
+        rig.store.clear_faults();
+        rig.store.next(Call::Put, Fault::Hang);
+        let before = rig.store.count(Call::Put);
+        let fs = rig.fs.clone();
+        tokio::spawn(async move { fs.drain(Duration::from_secs(30), Holders::None).await });
+        until("it is tried", || rig.store.count(Call::Put) > before).await;
+        rig._root
+    });
+    runtime.shutdown_timeout(Duration::from_secs(10));
+    let left = remaining(root.path(), None).expect("looked").pop().expect("a source").leftovers;
+    assert_eq!(left.len(), 1, "the bytes are gone");
+    assert_eq!(left[0].whole().map(|record| record.key.as_str()), Ok("p/f"));
+}
