@@ -43,6 +43,18 @@ impl Machine {
         self.dir.path().join(name)
     }
 
+    /// A file that another process writes, and has open as long as this lives: a test that starts a process meanwhile would
+    /// close a copy of a descriptor of this one, and so store the file.
+    pub fn half_written(&self, name: &str) -> HalfWritten {
+        let path = self.mountpoint().join(name);
+        let mut command = Command::new("dd");
+        command.arg(format!("of={}", path.display())).args(["bs=1", "status=none"]);
+        let mut writer = command.stdin(Stdio::piped()).stderr(Stdio::null()).spawn().expect("dd");
+        writer.stdin.as_mut().expect("a pipe").write_all(b"half of it").expect("it takes bytes");
+        eventually("half of it is written", || std::fs::metadata(&path).is_ok_and(|found| found.len() == 10));
+        HalfWritten(writer)
+    }
+
     pub fn mountpoint(&self) -> PathBuf {
         self.path("mnt")
     }
@@ -221,4 +233,14 @@ pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
 pub fn skipped(why: &str) {
     let test = std::thread::current().name().unwrap_or_default().to_owned();
     let _ = writeln!(std::io::stderr(), "skipped: {test}: {why}");
+}
+
+/// Ends its writer when it is dropped.
+pub struct HalfWritten(std::process::Child);
+
+impl Drop for HalfWritten {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }

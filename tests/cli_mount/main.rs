@@ -82,12 +82,18 @@ fn the_log_of_a_mount_in_the_background_goes_to_syslog() {
     let socket = std::os::unix::net::UnixDatagram::bind(place).expect("a socket");
     let _removed = RemovedAtEnd(place);
     socket.set_read_timeout(Some(Duration::from_secs(20))).expect("a time limit");
+    // Whoever logs waits while nobody reads.
+    let (sender, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(count) = socket.recv(&mut bytes)
+            && sender.send(String::from_utf8_lossy(&bytes[..count]).into_owned()).is_ok()
+        {}
+    });
     let machine = Machine::new();
     let _mount = machine.mount(&[]);
-    let mut bytes = [0; 4096];
     loop {
-        let count = socket.recv(&mut bytes).expect("the daemon logs");
-        let line = String::from_utf8_lossy(&bytes[..count]).into_owned();
+        let line = lines.recv().expect("the daemon logs");
         // Other tests mount too.
         if line.contains("is mounted on") && line.contains(&machine.mountpoint().display().to_string()) {
             assert!(line.starts_with("<29>") && line.contains("pailfs["), "{line}");
@@ -108,8 +114,7 @@ impl Drop for RemovedAtEnd {
 fn sigterm_ends_though_a_program_has_a_file_open() {
     let machine = Machine::new();
     let mount = machine.mount(&[]);
-    let mut open = File::create(machine.mountpoint().join("half")).expect("a new file");
-    open.write_all(b"half of it").expect("it takes bytes");
+    let open = machine.half_written("half");
     kill(mount.pid(), libc::SIGTERM);
     mount.await_end();
     assert_eq!(machine.table(), None, "it is detached");
@@ -161,11 +166,11 @@ fn the_exit_status_tells_of_files_that_were_still_open() {
     let mut command = machine.command("s3://bucket/p", &["--foreground"]);
     let daemon = command.stderr(std::process::Stdio::piped()).spawn().expect("the program starts");
     eventually("it is mounted", || machine.table().is_some());
-    let mut open = File::create(machine.mountpoint().join("half")).expect("a new file");
-    open.write_all(b"half of it").expect("it takes bytes");
+    let open = machine.half_written("half");
     kill(daemon.id() as i32, libc::SIGTERM);
     let output = daemon.wait_with_output().expect("a child of ours");
-    assert_eq!(output.status.code(), Some(2));
+    drop(open);
+    assert_eq!(output.status.code(), Some(2), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(String::from_utf8_lossy(&output.stderr).contains("1 file(s) were still open"), "{output:?}");
 }
 

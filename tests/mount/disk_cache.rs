@@ -65,7 +65,7 @@ fn read_right(mount: &Mount, name: &str, bytes: &[u8]) {
 #[test]
 fn the_next_mount_and_another_one_fetch_no_bytes() {
     let Some(world) = World::new() else { return };
-    let (large, small) = (noise(1, 20 * MIB + 5), noise(2, 3000));
+    let (large, small) = (noise(1, 12 * MIB + 5), noise(2, 3000));
     world.put("large", &large);
     world.put("d/small", &small);
     let mut first = world.mount();

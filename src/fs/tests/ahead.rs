@@ -184,8 +184,7 @@ async fn large_and_archived_files_are_never_fetched_ahead() {
 
 #[tokio::test]
 async fn a_file_replaced_by_another_client_is_not_read_old_once_the_second_is_over() {
-    let short = Freshness { file_min: Duration::from_millis(300), ..Freshness::default() };
-    let rig = Rig::with(FsSettings { freshness: short, ..settings() }).await;
+    let rig = Rig::new().await;
     let (dir, names) = listed(&rig, 40).await;
     let next = begin(&rig, dir, &names).await;
     for number in next..40 {
@@ -199,7 +198,7 @@ async fn a_file_replaced_by_another_client_is_not_read_old_once_the_second_is_ov
 
 #[tokio::test]
 async fn a_file_that_went_after_it_was_fetched_is_gone_once_the_second_is_over() {
-    let short = Freshness { file_min: Duration::from_millis(300), dir_min: Duration::ZERO, ..Freshness::default() };
+    let short = Freshness { dir_min: Duration::ZERO, ..Freshness::default() };
     let rig = Rig::with(FsSettings { freshness: short, ..settings() }).await;
     let (dir, names) = listed(&rig, 40).await;
     let next = begin(&rig, dir, &names).await;

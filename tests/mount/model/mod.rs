@@ -92,7 +92,7 @@ fn one_case(world: &mut dyn World, sequence: &[Operation]) -> Result<(), String>
     if let Some(objects) = world.objects() {
         // An empty file that was never written is stored at its release, which close(2) does not wait for.
         let mut difference = Ok(());
-        holds_within(Duration::from_secs(2), || {
+        holds_within(Duration::from_secs(20), || {
             difference = compare_objects(&reference, objects, &prefix);
             difference.is_ok()
         });

@@ -306,7 +306,9 @@ impl ObjectStore for Fake {
         let fault = self.enter(Call::Put).await?;
         self.check(key, expect)?;
         let bytes = self.content(body);
-        answer(Version { size: 0, ..self.store(key, bytes, attributes, SystemTime::now()) }, fault)
+        let version = self.store(key, bytes, attributes, SystemTime::now());
+        late(&fault).await;
+        answer(Version { size: 0, ..version }, fault)
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
@@ -332,11 +334,14 @@ impl ObjectStore for Fake {
         // Long enough for others to begin, were they allowed to.
         tokio::time::sleep(Duration::from_millis(5)).await;
         self.running.fetch_sub(1, Ordering::Relaxed);
-        self.enter(Call::Part).await?;
+        let fault = self.enter(Call::Part).await?;
         let bytes = self.content(body);
-        let mut state = self.state();
-        let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
-        upload.parts.insert(number, bytes);
+        {
+            let mut state = self.state();
+            let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
+            upload.parts.insert(number, bytes);
+        }
+        late(&fault).await;
         Ok(UploadedPart { number, etag: ETag::parse("part"), checksum: None })
     }
 
