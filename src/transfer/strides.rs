@@ -1,7 +1,7 @@
 //! Reads at equal distances: columns of a table, frames of a film, a file read from its end. Pure, as `window` is.
 //!
 //! A run is what was read in order, a stride the distance between the first bytes of two runs. When a few strides in a row were
-//! the same, the next runs are known: they are fetched ahead, no more bytes than such runs have had so far.
+//! the same, the next runs are known: they are fetched ahead, and what is fetched in vain at the end is a share of what was read.
 
 use super::window::{BLOCK, blocks};
 use crate::types::ByteRange;
@@ -9,8 +9,8 @@ use crate::types::ByteRange;
 const MIB: u64 = 1 << 20;
 /// The kernel asks for whole pages: its strides differ by so much where those of the program do not.
 const PAGE: u64 = 4096;
-/// Equal strides before anything is fetched for them.
-const SURE: u64 = 3;
+/// For so many equal strides one run is fetched ahead: nothing before the first so many.
+const SHARE: u64 = 4;
 /// Most runs that are fetched ahead.
 const RUNS: u64 = 16;
 /// Most bytes that are fetched ahead.
@@ -62,7 +62,7 @@ impl Strides {
             (self.first, self.count) = (before.start, 1);
             self.length = before.len().max(range.len());
         }
-        self.known = if self.count >= SURE { self.next_runs(range.start, size, most) } else { Runs::default() };
+        self.known = if self.count >= SHARE { self.next_runs(range.start, size, most) } else { Runs::default() };
     }
 
     /// What to fetch ahead.
@@ -76,15 +76,15 @@ impl Strides {
         let reach = most.min(REACH);
         if stride <= self.length.saturating_add(BLOCK) {
             // In order those would be one run.
-            let reach = reach.min(distance);
+            let reach = reach.min(distance / SHARE);
             let begin = start.saturating_sub(reach);
             let range = ByteRange::new(begin - begin % BLOCK, start - start % BLOCK);
             let ranges = if range.is_empty() { Vec::new() } else { vec![range] };
-            return Runs { ranges, piece: (reach / 4).clamp(BLOCK, MIB) };
+            let least = self.length.clamp(BLOCK, MIB);
+            return Runs { ranges, piece: (reach / 4).clamp(least, MIB) };
         }
         let (mut ranges, mut bytes) = (Vec::new(), 0);
-        // No more than there were.
-        for step in 1..=self.count.min(RUNS) {
+        for step in 1..=(self.count / SHARE).min(RUNS) {
             let away = u128::from(distance) * u128::from(step) / u128::from(self.count);
             let away = u64::try_from(away).unwrap_or(u64::MAX);
             let next = if backwards { start.checked_sub(away) } else { start.checked_add(away) };
@@ -117,19 +117,19 @@ mod tests {
     }
 
     #[test]
-    fn three_equal_strides_tell_the_next_runs_as_many_as_there_were() {
-        assert_eq!(after([10, 20, 30].map(|at| at * MIB), 4096), Runs::default());
-        let expected = [50, 60, 70].map(|at| ByteRange::at(at * MIB, BLOCK));
-        assert_eq!(after([10, 20, 30, 40].map(|at| at * MIB), 4096).ranges, expected);
-        let expected = [60, 50, 40].map(|at| ByteRange::at(at * MIB, BLOCK));
-        assert_eq!(after([100, 90, 80, 70].map(|at| at * MIB), 4096).ranges, expected);
-        assert_eq!(after((0..40).map(|at| at * 10 * MIB), 4096).ranges.len(), RUNS as usize);
+    fn four_equal_strides_tell_the_next_run_and_each_four_more_another_one() {
+        assert_eq!(after([10, 20, 30, 40].map(|at| at * MIB), 4096), Runs::default());
+        let expected = [60].map(|at| ByteRange::at(at * MIB, BLOCK));
+        assert_eq!(after([10, 20, 30, 40, 50].map(|at| at * MIB), 4096).ranges, expected);
+        let expected = [110, 100].map(|at| ByteRange::at(at * MIB, BLOCK));
+        assert_eq!(after((0..9).map(|at| (200 - at * 10) * MIB), 4096).ranges, expected);
+        assert_eq!(after((0..80).map(|at| at * 10 * MIB), 4096).ranges.len(), RUNS as usize);
     }
 
     #[test]
     fn a_run_that_the_kernel_cuts_is_one_run() {
-        let starts = [10, 20, 30, 40].into_iter().flat_map(|at| (0..8).map(move |piece| at * MIB + piece * BLOCK));
-        let expected = [50, 60, 70].map(|at| ByteRange::at(at * MIB, MIB));
+        let starts = [10, 20, 30, 40, 50].into_iter().flat_map(|at| (0..8).map(move |piece| at * MIB + piece * BLOCK));
+        let expected = [60].map(|at| ByteRange::at(at * MIB, MIB));
         assert_eq!(after(starts, BLOCK).ranges, expected);
     }
 
@@ -137,7 +137,7 @@ mod tests {
     fn strides_that_are_no_whole_pages_are_equal() {
         let starts = (0..9).map(|at| at * 1_000_000 / PAGE * PAGE);
         let ranges = after(starts, PAGE).ranges;
-        assert_eq!(ranges.len(), 8);
+        assert_eq!(ranges.len(), 2);
         for (range, at) in ranges.iter().zip(9..) {
             assert!(
                 range.start <= at * 1_000_000 / PAGE * PAGE && at * 1_000_000 / PAGE * PAGE < range.end,
@@ -147,16 +147,16 @@ mod tests {
     }
 
     #[test]
-    fn a_file_read_from_its_end_gets_what_lies_before_as_much_as_was_read() {
-        let runs = after((0..8).map(|at| 100 * MIB - at * MIB), MIB);
-        assert_eq!(runs, Runs { ranges: vec![ByteRange::new(86 * MIB, 93 * MIB)], piece: MIB });
+    fn a_file_read_from_its_end_gets_what_lies_before_a_share_of_what_was_read() {
+        let runs = after((0..9).map(|at| 100 * MIB - at * MIB), MIB);
+        assert_eq!(runs, Runs { ranges: vec![ByteRange::new(90 * MIB, 92 * MIB)], piece: MIB });
         let runs = after((0..400).map(|at| 900 * MIB - at * MIB), MIB);
         assert_eq!(runs.ranges, [ByteRange::new(469 * MIB, 501 * MIB)]);
         assert_eq!(
             after((0..20).map(|at| 4 * MIB - at * BLOCK), BLOCK).ranges,
-            [ByteRange::new(0, 4 * MIB - 19 * BLOCK)]
+            [ByteRange::at(4 * MIB - 24 * BLOCK, 5 * BLOCK)]
         );
-        assert_eq!(after((0..4).map(|at| at * BLOCK).rev(), BLOCK), Runs { ranges: Vec::new(), piece: BLOCK });
+        assert_eq!(after((0..6).map(|at| at * BLOCK).rev(), BLOCK), Runs { ranges: Vec::new(), piece: BLOCK });
     }
 
     #[test]
@@ -165,7 +165,11 @@ mod tests {
         assert_eq!(after([500, 100, 900, 300, 20, 700].map(|at| at * MIB), 4096), Runs::default(), "anywhere");
         let two = (0..20).flat_map(|at| [at * BLOCK, 500 * MIB + at * BLOCK]);
         assert_eq!(after(two, BLOCK), Runs::default(), "two streams by turns");
-        assert_eq!(after([10, 20, 30, 40, 99].map(|at| at * MIB), 4096), Runs::default(), "the end of the strides");
+        assert_eq!(
+            after([10, 20, 30, 40, 50, 60, 99].map(|at| at * MIB), 4096),
+            Runs::default(),
+            "the end of the strides"
+        );
     }
 
     proptest! {

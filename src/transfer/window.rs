@@ -300,7 +300,7 @@ mod tests {
                 let start = (500 * MIB as i64 + count * step) as u64;
                 let known =
                     pattern.runs().ranges.iter().any(|range| range.intersect(ByteRange::at(start, 1)).len() == 1);
-                assert_eq!(known, count > 3, "step {step}, read {count}");
+                assert_eq!(known, count > 4, "step {step}, read {count}");
                 let advice = read(&mut pattern, start, 4096);
                 assert_eq!((advice.demand.len(), reach(advice)), (BLOCK, 0), "step {step}, read {count}");
             }

@@ -180,8 +180,9 @@ fn read_at(file: &File, bytes: &[u8], at: u64, len: usize) {
 
 /// Places that nobody could guess, all different, each with `len` bytes in a file of `size`.
 fn places(count: u64, size: u64, len: u64) -> impl Iterator<Item = u64> {
-    let steps = size / len;
-    (0..count).map(move |index| (index * 7919 + 13) % steps * len)
+    let mut steps: Vec<u64> = (0..size / len).collect();
+    steps.sort_by_key(|step| crc_fast::crc64_nvme(&step.to_le_bytes()));
+    steps.into_iter().take(count as usize).map(move |step| step * len)
 }
 
 #[test]
