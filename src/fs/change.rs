@@ -88,7 +88,6 @@ impl Filesystem {
             self.note_draft(inode)?;
         }
         let mut data = inode.lock();
-        data.kernel_pages = Some(data.lineage);
         if let FileState::Dirty(draft) | FileState::Uploading(draft, _) = data.file()?
             && !matches!(draft.phase, Phase::Changed)
         {

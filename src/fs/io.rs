@@ -195,9 +195,12 @@ impl Filesystem {
             return Err(Error::BadHandle);
         }
         // What a program changes is what it opened, not what another writer has put in its place.
-        if handle.pin.inode().lock().lineage != handle.lineage {
+        let mut data = handle.pin.inode().lock();
+        if data.lineage != handle.lineage {
             return Err(Error::Stale);
         }
+        data.kernel_pages = Some(handle.lineage);
+        drop(data);
         Ok(handle)
     }
 }

@@ -400,3 +400,16 @@ async fn what_is_written_while_a_truncating_open_cuts_the_file_is_stored_by_the_
     rig.fs.flush(fh).await.expect("a flush");
     assert_eq!(rig.object("p/f").as_deref(), Some(&b"bytes"[..]));
 }
+
+/// No open has dropped them, and what is cut off by name leaves those before it.
+#[tokio::test]
+async fn the_kernel_keeps_no_pages_of_before_when_a_file_is_cut_by_its_name() {
+    let rig = Rig::with(no_cache()).await;
+    rig.store.set("p/f", "one");
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    rig.read(ino).await.expect("a read");
+    rig.store.set("p/f", "two");
+    rig.fs.setattr(ino, SetAttributes { size: Some(2), ..SetAttributes::default() }).await.expect("a truncate");
+    rig.ino(Ino::ROOT, "f").await.expect("its new size");
+    assert!(!rig.fs.open(ino, READ).await.expect("an open").keep_cache);
+}
