@@ -101,7 +101,7 @@ pub struct StoreOptions {
     /// Which checksums go with requests. `None`: [`Checksums::Whole`] on AWS, [`Checksums::Bodies`] elsewhere,
     /// [`Checksums::Off`] with `AWS_REQUEST_CHECKSUM_CALCULATION=when_required`.
     pub checksums: Option<Checksums>,
-    /// Most requests at once, bodies included; for [`super::Limited`].
+    /// Most requests at once that move bytes, bodies included, and most others; for [`super::Limited`].
     pub max_requests: usize,
     /// Longest wait for the answer of one attempt that sends no large body and asks for no copy.
     pub attempt_timeout: Duration,

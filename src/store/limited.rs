@@ -2,6 +2,8 @@
 //!
 //! A request counts until its answer is complete; for a GET, until its body is read to the end or dropped. Who
 //! keeps an unread body therefore keeps a place: readers take bodies only as fast as they want the bytes.
+//!
+//! Requests that move no bytes have places of their own: a name is looked up while a slow line is full of transfers.
 
 use std::sync::Arc;
 
@@ -20,25 +22,35 @@ use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Ver
 #[derive(Debug)]
 pub struct Limited {
     inner: Arc<dyn ObjectStore>,
+    /// For objects, parts and copies, which take their time.
     places: Arc<Semaphore>,
+    brief: Arc<Semaphore>,
 }
 
 impl Limited {
-    /// At most `max_requests` (at least 1) at once.
+    /// At most `max_requests` (at least 1) that move bytes at once, and as many others.
     pub fn new(inner: Arc<dyn ObjectStore>, max_requests: usize) -> Self {
-        let places = max_requests.clamp(1, Semaphore::MAX_PERMITS);
-        Limited { inner, places: Arc::new(Semaphore::new(places)) }
+        let places = || Arc::new(Semaphore::new(max_requests.clamp(1, Semaphore::MAX_PERMITS)));
+        Limited { inner, places: places(), brief: places() }
     }
 
-    /// Requests that could start now.
-    pub fn free(&self) -> usize {
-        self.places.available_permits()
+    /// Requests that could start now: those that move bytes, and the others.
+    pub fn free(&self) -> (usize, usize) {
+        (self.places.available_permits(), self.brief.available_permits())
     }
 
     async fn place(&self) -> Result<OwnedSemaphorePermit> {
-        let place = self.places.clone().acquire_owned().await;
-        place.map_err(|_| Error::Internal("the request limit was closed"))
+        taken(&self.places).await
     }
+
+    async fn brief(&self) -> Result<OwnedSemaphorePermit> {
+        taken(&self.brief).await
+    }
+}
+
+async fn taken(places: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit> {
+    let place = places.clone().acquire_owned().await;
+    place.map_err(|_| Error::Internal("the request limit was closed"))
 }
 
 /// The body, which gives the place back at its end.
@@ -58,12 +70,12 @@ impl ObjectStore for Limited {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.head(key).await
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.list(request).await
     }
 
@@ -85,7 +97,7 @@ impl ObjectStore for Limited {
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.create_upload(key, attributes, parts).await
     }
 
@@ -127,7 +139,7 @@ impl ObjectStore for Limited {
     }
 
     async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.abort_upload(key, upload).await
     }
 
@@ -137,17 +149,17 @@ impl ObjectStore for Limited {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.delete(key, if_match).await
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.delete_many(keys).await
     }
 
     async fn rename(&self, source: &ObjectKey, source_etag: &ETag, target: &ObjectKey, expect: &Expect) -> Result<()> {
-        let _place = self.place().await?;
+        let _place = self.brief().await?;
         self.inner.rename(source, source_etag, target, expect).await
     }
 }

@@ -20,11 +20,15 @@ const EARLY: Duration = Duration::from_secs(60);
 /// Pause between two tries to renew credentials that still work.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// HEAD is refused without a word of why: that is taken for expiry only of credentials that are older.
+/// What may have another cause than their age is taken for it only of credentials that are older: they worked before. HEAD is
+/// refused without a word of why.
 const UNSPOKEN: Duration = Duration::from_secs(60);
 
 /// What S3 says of credentials that worked before (S3 API Reference, "Error responses").
 const EXPIRED: [&[u8]; 2] = [b"<Code>ExpiredToken</Code>", b"<Code>TokenRefreshRequired</Code>"];
+
+/// What S3 says of keys that were never there, or are no more: they were replaced by others.
+const UNKNOWN: &[u8] = b"<Code>InvalidAccessKeyId</Code>";
 
 type Chain = Box<dyn Fn() -> Pin<Box<dyn Future<Output = Option<SharedCredentialsProvider>> + Send>> + Send + Sync>;
 
@@ -146,8 +150,10 @@ impl ClassifyRetry for Renewing {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
         let Some(response) = context.response() else { return RetryAction::NoActionIndicated };
         let body = response.body().bytes().unwrap_or_default();
-        let spoken = EXPIRED.iter().any(|code| body.windows(code.len()).any(|part| part == *code));
-        if !spoken && (response.status().as_u16() != 400 || !body.is_empty()) {
+        let says = |code: &[u8]| body.windows(code.len()).any(|part| part == code);
+        let spoken = EXPIRED.iter().any(|code| says(code));
+        let without_a_word = response.status().as_u16() == 400 && body.is_empty();
+        if !spoken && !without_a_word && !says(UNKNOWN) {
             return RetryAction::NoActionIndicated;
         }
         let authorization = context.request().and_then(|request| request.headers().get("authorization"));
@@ -223,6 +229,38 @@ mod tests {
             assert!(renewing.refuse(old, true), "what was signed with the old ones is tried again");
         }
         assert_eq!(asked.load(Ordering::Relaxed), 2);
+    }
+
+    /// What is made of an answer to a request of ten minutes, or of a moment, after the credentials came.
+    fn is_tried_again(status: u16, body: &'static str, old: bool) -> bool {
+        use aws_smithy_runtime_api::client::interceptors::context::Input;
+        use aws_smithy_runtime_api::http::{Response, StatusCode};
+        use aws_smithy_types::body::SdkBody;
+
+        let (renewing, _) = renewing(None, 9);
+        let mut held = Held::new(Credentials::new("key0", "secret", None, None, "test"));
+        if old {
+            held.since = Instant::now().checked_sub(UNSPOKEN).expect("the machine is up for longer");
+        }
+        *renewing.held() = Some(held);
+        let mut context = InterceptorContext::new(Input::erase(()));
+        let status = StatusCode::try_from(status).expect("a status");
+        context.set_response(Response::new(status, SdkBody::from(body)));
+        let action = renewing.classify_retry(&context);
+        assert_eq!(renewing.good().is_none(), action != RetryAction::NoActionIndicated, "renewed, and not tried again");
+        action != RetryAction::NoActionIndicated
+    }
+
+    #[test]
+    fn keys_that_were_replaced_are_asked_for_anew() {
+        const GONE: &str = "<Error><Code>InvalidAccessKeyId</Code></Error>";
+        assert!(is_tried_again(403, GONE, true));
+        assert!(!is_tried_again(403, GONE, false), "keys that never worked fail at once");
+        assert!(is_tried_again(400, "<Error><Code>ExpiredToken</Code></Error>", false));
+        assert!(!is_tried_again(403, "<Error><Code>AccessDenied</Code></Error>", true));
+        assert!(!is_tried_again(403, "", true));
+        assert!(is_tried_again(400, "", true));
+        assert!(!is_tried_again(400, "", false));
     }
 
     #[tokio::test]

@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use pailfs::error::Error;
-use pailfs::store::{Attributes, Counted, Fault, FaultKind, Faulty, Limited, ObjectStore, Operation, UploadBody};
+use pailfs::store::{
+    Attributes, Counted, Fault, FaultKind, Faulty, Limited, ListRequest, ObjectStore, Operation, UploadBody,
+};
 use pailfs::types::{Expect, ObjectKey};
 
 use crate::world::{collect, on_every_store, pattern};
@@ -41,17 +43,31 @@ fn a_body_holds_its_place_until_it_is_read() {
         let limited = Limited::new(world.store.clone(), 1);
         let key = world.key("a");
         let mut reply = limited.get(&key, None, None).await.unwrap();
-        assert_eq!(limited.free(), 0);
-        let waiting = limited.head(&key);
-        tokio::pin!(waiting);
+        assert_eq!(limited.free(), (0, 1));
+        let mut waiting = limited.get(&key, None, None);
         assert!(tokio::time::timeout(Duration::ZERO, waiting.as_mut()).await.is_err());
         while reply.body.next().await.is_some() {}
-        assert_eq!(waiting.await.unwrap().version.size, 100_000);
-        assert_eq!(limited.free(), 1);
-        drop(limited.get(&key, None, None).await.unwrap());
-        assert_eq!(limited.free(), 1);
+        drop(waiting.await.unwrap());
+        assert_eq!(limited.free(), (1, 1));
         assert!(limited.get(&world.key("absent"), None, None).await.is_err());
-        assert_eq!(limited.free(), 1);
+        assert_eq!(limited.free(), (1, 1));
+    });
+}
+
+#[test]
+fn names_are_looked_up_while_transfers_take_all_places() {
+    on_every_store(|world| async move {
+        world.put("a", pattern(100_000)).await;
+        let limited = Limited::new(world.store.clone(), 1);
+        let key = world.key("a");
+        let held = limited.get(&key, None, None).await.unwrap();
+        assert_eq!(limited.free(), (0, 1));
+        assert_eq!(limited.head(&key).await.unwrap().version.size, 100_000);
+        let request = ListRequest { prefix: key.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
+        assert_eq!(limited.list(request).await.unwrap().objects.len(), 1);
+        limited.delete(&key, None).await.unwrap();
+        drop(held);
+        assert_eq!(limited.free(), (1, 1));
     });
 }
 
