@@ -10,8 +10,8 @@ use super::option_list::{Element, split};
 use super::table::{self, OPTIONS};
 use super::value::{self, Value};
 use super::{
-    Audience, CacheSettings, Config, ConflictPolicy, Freshness, FsSettings, KernelOptions, LogSettings, MetadataMode,
-    SetattrPolicy, Source, StageSettings, StoreSettings, TransferSettings, UsageError,
+    Audience, CacheSettings, CommitMode, Config, ConflictPolicy, Freshness, FsSettings, KernelOptions, LogSettings,
+    MetadataMode, SetattrPolicy, Source, StageSettings, StoreSettings, TransferSettings, UsageError,
 };
 
 /// Options in the order given: later ones win.
@@ -168,6 +168,7 @@ impl Given {
             dmask: self.id("dmask").unwrap_or(umask),
             metadata: if self.choice("metadata") == "basic" { MetadataMode::Basic } else { MetadataMode::Posix },
             setattr: if self.choice("setattr") == "ignore" { SetattrPolicy::Ignore } else { SetattrPolicy::Refuse },
+            commit: if self.choice("commit") == "async" { CommitMode::Async } else { CommitMode::Close },
             conflict: match self.choice("conflict") {
                 "keep-both" => ConflictPolicy::KeepBoth,
                 "overwrite" => ConflictPolicy::Overwrite,
@@ -328,6 +329,14 @@ mod tests {
             let fs = good(list).fs;
             assert_eq!((fs.fmask, fs.dmask), (0o177, 0o077), "{list}");
         }
+    }
+
+    #[test]
+    fn commit_modes_have_their_words() {
+        assert_eq!(good("ro").fs.commit, CommitMode::Close);
+        assert_eq!(good("commit=close").fs.commit, CommitMode::Close);
+        assert_eq!(good("commit=async").fs.commit, CommitMode::Async);
+        assert!(refused("commit=never").contains("async"));
     }
 
     #[test]

@@ -27,7 +27,8 @@ pub use demo::{DemoRequest, DemoServer};
 pub use kernel::{KernelOptions, MOUNT_FLAGS, MountFlag, OWNED_BY_MOUNT};
 pub use recover::{RecoverAction, RecoverRequest};
 pub use settings::{
-    CacheSettings, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings,
+    CacheSettings, CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings,
+    TransferSettings,
 };
 pub use source::Source;
 pub use table::{Fallback, Group, Kind, OPTIONS, OptionSpec, find as find_option, nearest as nearest_option};

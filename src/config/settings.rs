@@ -32,6 +32,15 @@ pub enum ConflictPolicy {
     Overwrite,
 }
 
+/// What close(2) waits for (`commit=`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitMode {
+    /// Until S3 has the object.
+    Close,
+    /// Until the bytes and the journal are on the local disk; fsync(2) waits for S3 all the same.
+    Async,
+}
+
 /// How long attributes, directories and misses are believed, as in nfs(5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Freshness {
@@ -76,6 +85,8 @@ pub struct FsSettings {
     pub metadata: MetadataMode,
     /// `setattr`
     pub setattr: SetattrPolicy,
+    /// `commit`
+    pub commit: CommitMode,
     /// `conflict`
     pub conflict: ConflictPolicy,
     /// Name of this machine, for the names of conflict copies.

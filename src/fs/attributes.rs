@@ -60,7 +60,7 @@ impl Filesystem {
         drop(ticket);
         // By path, with nobody to close it: no flush will come.
         if handle.is_none() && pin.inode().lock().opens.writing == 0 {
-            self.commit(pin.inode(), Scope::Everything).await?;
+            self.commit_closed(pin.inode(), Scope::Everything).await?;
         }
         Ok(())
     }

@@ -7,18 +7,23 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::sync::oneshot;
+
 use super::Filesystem;
 use super::conflict::Resolved;
 use super::send_ahead::take_stored_time;
+use crate::backoff::Backoff;
+use crate::config::CommitMode;
 use crate::error::{Error, Result};
-use crate::inode::{Clean, Draft, FileState, Inode, Kind, Listed, Origin, Owned, Passage, Phase, Prior, Remains};
+use crate::inode::{
+    Clean, Draft, FileState, Inode, Kind, Listed, NodeData, Origin, Owned, Passage, Phase, Prior, Remains, Settled,
+};
 use crate::stage::StagedFile;
 use crate::store::Attributes;
 use crate::types::{Fh, ObjectKey, Version};
 
-/// First pause before a failed commit is tried again; doubles up to the longest.
-const RETRY_FIRST: Duration = Duration::from_secs(1);
-const RETRY_LONGEST: Duration = Duration::from_secs(60);
+/// Pauses before a commit that failed is tried again, also one of an earlier run.
+pub(super) const RETRY: Backoff = Backoff { first: Duration::from_secs(1), longest: Duration::from_secs(60) };
 
 /// Which drafts a commit takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +34,21 @@ pub(super) enum Scope {
     Everything,
 }
 
+/// How far a commit is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    /// S3 has the object.
+    Stored,
+    /// The journal knows of it: the next mount stores it if this one can't.
+    Sealed,
+}
+
+/// Files that were closed and are not stored, at most: each keeps a descriptor. Who closes another one waits for it.
+pub(super) const MEANWHILE: usize = 256;
+
 impl Filesystem {
-    /// close(2) of one descriptor: returns only after S3 has what was written, and returns its error. A handle that can't
-    /// write is told nothing of another's failure.
+    /// close(2) of one descriptor: returns only after S3 has what was written (with `commit=async` after the local disk has it),
+    /// and returns its error. A handle that can't write is told nothing of another's failure.
     ///
     /// # Errors
     /// `BadHandle`, `Stale` for a conflict, `AlreadyExists` for the loser of an exclusive create, and what S3 answers.
@@ -40,7 +57,7 @@ impl Filesystem {
         if !handle.intent.writes() {
             return Ok(());
         }
-        self.commit(handle.pin.inode(), Scope::Written).await
+        self.commit_closed(handle.pin.inode(), Scope::Written).await
     }
 
     /// fsync(2), also of a new file that was never written.
@@ -54,26 +71,77 @@ impl Filesystem {
 
     /// Commits a file if it is dirty, or waits for the commit that is under way.
     pub(super) async fn commit(self: &Arc<Self>, inode: &Arc<Inode>, scope: Scope) -> Result<()> {
+        self.commit_until(inode, scope, Until::Stored).await
+    }
+
+    /// As [`Filesystem::commit`], as far as a close waits for it.
+    pub(super) async fn commit_closed(self: &Arc<Self>, inode: &Arc<Inode>, scope: Scope) -> Result<()> {
+        let until = match self.settings.commit {
+            CommitMode::Close => Until::Stored,
+            CommitMode::Async => Until::Sealed,
+        };
+        self.commit_until(inode, scope, until).await
+    }
+
+    async fn commit_until(self: &Arc<Self>, inode: &Arc<Inode>, scope: Scope, mut until: Until) -> Result<()> {
         loop {
             let owner = {
                 let data = inode.lock();
-                match data.file()? {
+                let state = data.file()?;
+                if let FileState::Dirty(draft) | FileState::Uploading(draft, _) = state
+                    && wants_the_end(&data, draft)
+                {
+                    until = Until::Stored;
+                }
+                match state {
                     FileState::Clean(_) | FileState::Unlinked(_) | FileState::Removed => return Ok(()),
                     FileState::Dirty(Draft { phase: Phase::Born, .. }) if scope == Scope::Written => return Ok(()),
                     FileState::Dirty(_) => None,
                     FileState::Uploading(_, settled) | FileState::Moving(_, settled) => Some(settled.clone()),
                 }
             };
-            if let Some(settled) = owner {
-                // Nobody writes while a file is owned: what this caller wrote is in it. Go round, for it may have been a move.
-                settled.wait().await?;
-                continue;
+            // Nobody writes while a file is owned: what this caller wrote is in it. Go round, for it may have been a move.
+            match (owner, until) {
+                (Some(settled), Until::Stored) => settled.wait().await?,
+                (Some(settled), Until::Sealed) => {
+                    if settled.wait_for_seal().await? {
+                        return Ok(());
+                    }
+                }
+                (None, Until::Stored) => return self.commit_in_task(inode).await,
+                (None, Until::Sealed) => return self.commit_meanwhile(inode).await,
             }
-            let fs = self.clone();
-            let inode = inode.clone();
-            let task = self.runtime.spawn(async move { fs.commit_now(&inode).await });
-            return task.await.unwrap_or(Err(Error::Internal("a commit ended in a panic")));
         }
+    }
+
+    async fn commit_in_task(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let (fs, inode) = (self.clone(), inode.clone());
+        let task = self.runtime.spawn(async move { fs.commit_now(&inode, None).await });
+        task.await.unwrap_or(Err(Error::Internal("a commit ended in a panic")))
+    }
+
+    /// Returns when the journal knows of it, or with what ended the commit before. When too many files are behind this one is
+    /// waited for.
+    async fn commit_meanwhile(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let Ok(place) = self.meanwhile.clone().try_acquire_owned() else { return self.commit_in_task(inode).await };
+        let (tell, told) = oneshot::channel();
+        let (fs, inode) = (self.clone(), inode.clone());
+        let task = self.runtime.spawn(async move {
+            let outcome = fs.commit_now(&inode, Some(tell)).await;
+            let mut data = inode.lock();
+            if data.commit_failed {
+                // Still behind, until it is stored or goes.
+                data.behind = Some(place);
+            }
+            drop(data);
+            outcome
+        });
+        if let Ok(settled) = told.await
+            && settled.wait_for_seal().await?
+        {
+            return Ok(());
+        }
+        task.await.unwrap_or(Err(Error::Internal("a commit ended in a panic")))
     }
 
     /// Passes the gate of the file's directory. The place may change while waiting, so it is looked at again.
@@ -101,12 +169,17 @@ impl Filesystem {
         }
     }
 
-    async fn commit_now(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+    /// `tell` gets what to wait for, once the file is taken.
+    async fn commit_now(self: &Arc<Self>, inode: &Arc<Inode>, tell: Option<oneshot::Sender<Settled>>) -> Result<()> {
         let (passage, owned) = match self.own_in_place(inode).await {
             Ok(both) => both,
             Err(Error::NotFound) => return keep_nameless(inode),
             Err(error) => return Err(error),
         };
+        if let Some(tell) = tell {
+            // Who is not there any more needs no word.
+            _ = tell.send(owned.settled().clone());
+        }
         let outcome = self.commit_owned(owned, &passage).await;
         drop(passage);
         let outcome = match outcome {
@@ -126,7 +199,7 @@ impl Filesystem {
         owned.writers_gone().await;
         let inode = owned.inode().clone();
         let began = SystemTime::now();
-        match self.published(&inode, &draft).await {
+        match self.published(&owned, &draft).await {
             Ok((version, attributes)) => self.settle_published(owned, &draft, version, attributes),
             Err((error, attributes)) => {
                 self.note_attempt(&inode, &draft, &error, attributes, began).await;
@@ -144,13 +217,19 @@ impl Filesystem {
     ) -> Result<()> {
         let inode = owned.inode().clone();
         draft.staged.clean();
+        let key = self.table.key_of(inode.ino());
         let local = (inode.lock().opens.all > 0).then(|| draft.staged.clone());
+        let written = local.is_none().then(|| version.clone());
         let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
         let keeps = self.keeps_metadata();
         let span = self.file_span();
         let modified = version.modified;
         // While the file can't be moved: its name is then the one that was committed.
         self.note_name_changed(&inode, Some(listed));
+        if let (Some(version), Ok(key)) = (written, key) {
+            // Its last close was before; else that one does this.
+            self.transfer.keep_written(&key, &version, draft.staged.clone());
+        }
         owned.settle_clean(Clean { version, local }, |data| {
             data.attributes = Some(Arc::new(attributes));
             data.committed = Some(Instant::now());
@@ -284,22 +363,35 @@ impl Filesystem {
         if self.stopping.load(Ordering::Relaxed) {
             return;
         }
-        let pause = RETRY_FIRST.saturating_mul(1 << attempts.min(16)).min(RETRY_LONGEST);
         let fs = Arc::downgrade(self);
         let inode = Arc::downgrade(inode);
         self.runtime.spawn(async move {
-            tokio::time::sleep(pause).await;
-            let (Some(fs), Some(inode)) = (fs.upgrade(), inode.upgrade()) else { return };
-            let waiting = {
-                let data = inode.lock();
-                let failed = matches!(data.file(), Ok(FileState::Dirty(Draft { phase: Phase::Failed { .. }, .. })));
-                failed && data.opens.writing == 0
-            };
-            if waiting && fs.commit(&inode, Scope::Everything).await.is_ok() {
-                tracing::info!(path = fs.table.path_of(inode.ino()), "a commit that had failed is done");
+            loop {
+                tokio::time::sleep(RETRY.pause(attempts)).await;
+                let (Some(fs), Some(inode)) = (fs.upgrade(), inode.upgrade()) else { return };
+                let turn = {
+                    let data = inode.lock();
+                    match data.file() {
+                        Ok(FileState::Dirty(Draft { phase: Phase::Failed { .. }, .. })) => data.opens.writing == 0,
+                        // Somebody moves it, perhaps, and it is as it was after that.
+                        Ok(FileState::Uploading(..)) => continue,
+                        _ => return,
+                    }
+                };
+                // A writer's close commits it; a failure begins this anew.
+                if turn && fs.commit(&inode, Scope::Everything).await.is_ok() {
+                    tracing::info!(path = fs.table.path_of(inode.ino()), "a commit that had failed is done");
+                }
+                return;
             }
         });
     }
+}
+
+/// Of an exclusive create the caller wants to know whether it has won, and of what failed before whether it is stored now. The
+/// journal does not know either what an upload without an answer may have made.
+fn wants_the_end(data: &NodeData, draft: &Draft) -> bool {
+    matches!(draft.origin, Origin::Created { exclusive: true }) || data.commit_failed || !data.attempts.is_empty()
 }
 
 /// An unlinked file has nothing to commit. A draft whose name went in another way does, and nowhere to put it.

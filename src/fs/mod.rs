@@ -68,6 +68,8 @@ pub struct Filesystem {
     /// way any more when the name is used again: an equal file has an equal ETag.
     remains: tokio::sync::Mutex<()>,
     stopping: AtomicBool,
+    /// Places for commits that nobody waits for.
+    meanwhile: Arc<tokio::sync::Semaphore>,
 }
 
 impl Filesystem {
@@ -105,6 +107,7 @@ impl Filesystem {
             hidden_keys: AtomicU64::new(0),
             remains: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
+            meanwhile: Arc::new(tokio::sync::Semaphore::new(commit::MEANWHILE)),
             settings,
         })
     }

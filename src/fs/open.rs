@@ -172,7 +172,7 @@ impl Filesystem {
     pub async fn release(self: &Arc<Self>, fh: Fh) -> Result<()> {
         let handle = self.take_file_handle(fh)?;
         let outcome = match Self::count_out(&handle) {
-            true => self.commit(handle.pin.inode(), Scope::Everything).await,
+            true => self.commit_closed(handle.pin.inode(), Scope::Everything).await,
             false => Ok(()),
         };
         self.close_out(&handle)?;

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Filesystem;
+use crate::config::CommitMode;
 use crate::error::{Error, Result};
-use crate::inode::{Attempt, Draft, Inode, Kind, Origin, Prior};
+use crate::inode::{Attempt, Draft, Inode, Kind, Origin, Owned, Prior};
 use crate::stage::{Record, RecordAttributes, RecordState, StagedFile};
 use crate::store::Attributes;
 use crate::transfer::Piece;
@@ -21,36 +22,37 @@ impl Filesystem {
     /// Makes the object. A failure comes with the attributes that it would have got, if they were known.
     pub(super) async fn published(
         &self,
-        inode: &Arc<Inode>,
+        owned: &Owned,
         draft: &Draft,
     ) -> Result<(Version, Attributes), (Error, Option<Attributes>)> {
+        let inode = owned.inode();
         let place = async {
             let key = self.table.key_of(inode.ino())?;
             let attributes = self.attributes_to_commit(inode, &key, draft).await?;
             Ok((key, attributes))
         };
         let (key, attributes) = place.await.map_err(|error| (error, None))?;
-        match self.publish(inode, draft, &key, &attributes).await {
+        match self.publish(owned, draft, &key, &attributes).await {
             Ok(version) => Ok((version, attributes)),
             Err(error) => Err((error, Some(attributes))),
         }
     }
 
-    async fn publish(
-        &self,
-        inode: &Arc<Inode>,
-        draft: &Draft,
-        key: &ObjectKey,
-        attributes: &Attributes,
-    ) -> Result<Version> {
-        self.note_sealed(draft, key, attributes)?;
+    async fn publish(&self, owned: &Owned, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<Version> {
+        if self.note_sealed_if_room(draft, key, attributes)? {
+            if self.settings.commit == CommitMode::Async {
+                // Its closer goes on, and nothing that ends this process may take it away.
+                draft.staged.keep();
+            }
+            owned.settled().seal();
+        }
         let base = match &draft.origin {
             Origin::Changed(base) => Some(base),
             Origin::Created { .. } | Origin::Replaced(_) => None,
         };
         match self.send(draft, key, attributes, base, &draft.origin.expect()).await {
             Err(Error::PreconditionFailed) => {
-                let ours = self.made_before(inode, draft, key).await?.ok_or(Error::PreconditionFailed)?;
+                let ours = self.made_before(owned.inode(), draft, key).await?.ok_or(Error::PreconditionFailed)?;
                 // What was not changed is there as it was in the base.
                 self.send(draft, key, attributes, base.and(Some(&ours)), &Expect::Is(ours.etag.clone())).await
             }
@@ -83,7 +85,7 @@ impl Filesystem {
             if !staged.is_complete() {
                 self.fill(key, base, staged, ByteRange::new(0, base.size)).await?;
                 // The base may be gone when the file is found again: what is here now is noted as being here.
-                self.note_sealed(draft, key, attributes)?;
+                self.note_sealed_if_room(draft, key, attributes)?;
             }
         }
         self.transfer.upload(key, staged, attributes, expect).await
@@ -177,6 +179,18 @@ impl Filesystem {
 
     pub(super) fn new_attributes(&self) -> Attributes {
         Attributes { storage_class: self.settings.storage_class.clone(), ..Attributes::default() }
+    }
+
+    /// A stage that is full keeps nobody from storing what is in it: false. If the daemon is killed before it is stored, the
+    /// record says that the file was still open.
+    fn note_sealed_if_room(&self, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<bool> {
+        match self.note_sealed(draft, key, attributes) {
+            Err(Error::StageFull) => {
+                tracing::warn!(%key, "the stage has no room for the journal record of a file that is being stored");
+                Ok(false)
+            }
+            noted => noted.map(|()| true),
+        }
     }
 
     fn note_sealed(&self, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<()> {

@@ -8,12 +8,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
 use super::Filesystem;
-use super::commit::Scope;
+use super::commit::{RETRY, Scope};
 use crate::error::{Error, Result};
 use crate::inode::{
     Attempt, Body, Clean, DirBody, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior,
@@ -25,10 +24,6 @@ use crate::types::{Expect, Ino, Name, ObjectKey};
 
 /// Files taken in at once, each with an open descriptor. The others follow as these are done.
 pub(super) const AT_ONCE: usize = 512;
-
-/// First pause before what could not be stored is tried again; doubles up to the longest.
-const PAUSE_FIRST: Duration = Duration::from_secs(1);
-const PAUSE_LONGEST: Duration = Duration::from_secs(60);
 
 /// A leftover that stays where it is.
 #[derive(Clone, Debug)]
@@ -250,10 +245,10 @@ impl Filesystem {
         tracing::warn!(path = taken.path, %error, "a file of an earlier run could not be stored yet; it is tried again");
         let fs = self.clone();
         self.runtime.spawn(async move {
-            let mut pause = PAUSE_FIRST;
+            let mut attempt = 1;
             while !fs.stopping.load(Ordering::Relaxed) {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(PAUSE_LONGEST);
+                tokio::time::sleep(RETRY.pause(attempt)).await;
+                attempt += 1;
                 match fs.store_once(&taken).await {
                     Outcome::Later(_) => {}
                     outcome => return fs.tell_outcome(&taken, &outcome),

@@ -9,6 +9,7 @@ mod gate;
 mod listing;
 mod node;
 mod posix;
+mod settled;
 mod state;
 mod table;
 
@@ -18,5 +19,6 @@ pub use gate::{Closed, Passage};
 pub use listing::{DirNames, Known, Listed};
 pub use node::{Attempt, Body, DirBody, Inode, NodeData, Opens, Owned, Prior, WriteTicket, WriteTurn};
 pub use posix::{PERMISSION_BITS, StoredAttributes};
-pub use state::{Clean, Draft, Event, FileState, Located, Origin, Phase, Remains, Settled};
+pub use settled::Settled;
+pub use state::{Clean, Draft, Event, FileState, Located, Origin, Phase, Remains};
 pub use table::{InodeTable, Pin, Place};

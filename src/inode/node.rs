@@ -6,12 +6,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::attr::{Attr, Kind, Ownership};
 use super::freshness::Belief;
 use super::listing::DirNames;
-use super::state::{Clean, Draft, Event, FileState, Located, Origin, Remains, Settled};
+use super::settled::Settled;
+use super::state::{Clean, Draft, Event, FileState, Located, Origin, Remains};
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::Attributes;
@@ -51,6 +52,10 @@ pub struct NodeData {
     pub as_of: Option<Instant>,
     /// Uploads of the draft that failed without an answer: one of them may have made the object.
     pub attempts: Vec<Arc<Attempt>>,
+    /// The last commit failed: until one does not, whoever closes the file wants to know how it ends.
+    pub commit_failed: bool,
+    /// A place among the files that were closed and are not stored, while this is one.
+    pub behind: Option<OwnedSemaphorePermit>,
     /// Grows when S3 turns out to hold bytes that were not written through this mount: older handles are then stale.
     pub lineage: u64,
     /// When a commit made here last ended: a listing that began before may lack the name.
@@ -232,6 +237,11 @@ impl Owned {
         &self.inode
     }
 
+    /// What others wait for.
+    pub fn settled(&self) -> &Settled {
+        &self.settled
+    }
+
     /// Waits until nobody writes. New writers wait for the owner.
     pub async fn writers_gone(&self) {
         let mut writers = self.inode.writers.subscribe();
@@ -246,6 +256,8 @@ impl Owned {
     pub fn settle_clean(mut self, clean: Clean, change: impl FnOnce(&mut NodeData)) -> Result<()> {
         self.end(Ok(()), |data| {
             data.apply(Event::SettleOk(clean))?;
+            data.commit_failed = false;
+            data.behind = None;
             change(data);
             Ok(())
         })
@@ -256,7 +268,10 @@ impl Owned {
     /// # Errors
     /// `Internal`
     pub fn settle_failed(mut self, error: Error) -> Result<()> {
-        self.end(Err(error.clone()), |data| data.apply(Event::SettleErr(error)))
+        self.end(Err(error.clone()), |data| {
+            data.commit_failed = true;
+            data.apply(Event::SettleErr(error))
+        })
     }
 
     /// The draft goes on, with this origin.
@@ -272,7 +287,10 @@ impl Owned {
     /// # Errors
     /// `Internal`
     pub fn unlinked(mut self, remains: Remains) -> Result<()> {
-        self.end(Ok(()), |data| data.apply(Event::Unlink(remains)))
+        self.end(Ok(()), |data| {
+            data.behind = None;
+            data.apply(Event::Unlink(remains))
+        })
     }
 
     fn end(&mut self, outcome: Result<()>, change: impl FnOnce(&mut NodeData) -> Result<()>) -> Result<()> {
@@ -307,6 +325,8 @@ impl Inode {
             belief: Belief::default(),
             as_of: None,
             attempts: Vec::new(),
+            commit_failed: false,
+            behind: None,
             lineage: 0,
             committed: None,
             told: None,

@@ -15,42 +15,10 @@
 
 use std::sync::Arc;
 
-use tokio::sync::watch;
-
+use super::settled::Settled;
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::types::{ETag, Expect, ObjectKey, Version};
-
-/// Tells those who wait that an upload or a move has ended, and how.
-#[derive(Clone, Debug)]
-pub struct Settled(Arc<watch::Sender<Option<Result<()>>>>);
-
-impl Settled {
-    /// A new one, not settled yet.
-    pub fn new() -> Self {
-        Settled(Arc::new(watch::Sender::new(None)))
-    }
-
-    /// Ends it. The state must have been changed before, so that who wakes up sees the new one.
-    pub fn settle(&self, outcome: Result<()>) {
-        self.0.send_replace(Some(outcome));
-    }
-
-    /// Waits for the end and returns how it ended.
-    pub async fn wait(&self) -> Result<()> {
-        let mut receiver = self.0.subscribe();
-        match receiver.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome.clone().unwrap_or(Ok(())),
-            Err(_) => Err(Error::Internal("an owner of a file went away without a word")),
-        }
-    }
-}
-
-impl Default for Settled {
-    fn default() -> Self {
-        Self::new()
-    }
-}
 
 /// A file whose bytes are those of an object in S3.
 #[derive(Clone, Debug)]

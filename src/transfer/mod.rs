@@ -28,6 +28,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
+use crate::backoff::Backoff;
 use crate::cache::disk::DiskCache;
 use crate::cache::{Budget, Reservation};
 use crate::config::TransferSettings;
@@ -104,13 +105,12 @@ impl Default for Patience {
 impl Patience {
     /// The pause before an upload is aborted again.
     fn before_abort(&self, attempt: u32) -> Duration {
-        let longest = self.longest_pause.saturating_mul(30);
-        self.longest_pause.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(longest)
+        Backoff { first: self.longest_pause, longest: self.longest_pause.saturating_mul(30) }.pause(attempt)
     }
 
     /// The pause before try number `attempt`, counted from 1.
     fn before(&self, attempt: u32) -> Duration {
-        self.pause.saturating_mul(1 << attempt.saturating_sub(1).min(16)).min(self.longest_pause)
+        Backoff { first: self.pause, longest: self.longest_pause }.pause(attempt)
     }
 }
 

@@ -20,11 +20,21 @@ fn rounds() -> u64 {
     std::env::var("PAILFS_TEST_CRASH_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(4)
 }
 
+/// What a close waits for.
+const COMMITS: [&str; 2] = ["commit=close", "commit=async"];
+
 /// Lets the daemon die at a point of a close, and mounts again.
 #[track_caller]
 fn killed_at(what: &str, size: usize, fault: Fault, reached: impl Fn(&TestServer, &str) -> bool) {
+    for commit in COMMITS {
+        killed_while(&format!("{what}, {commit}"), commit, size, &fault, &reached);
+    }
+}
+
+#[track_caller]
+fn killed_while(what: &str, commit: &str, size: usize, fault: &Fault, reached: &dyn Fn(&TestServer, &str) -> bool) {
     let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
-    let mut mount = server.mount_with(&["part_size=5MiB"]);
+    let mut mount = server.mount_with(&["part_size=5MiB", commit]);
     let bytes = noise(size as u64, size);
     server.objects().put("changed", "old");
     for name in ["f", "changed"] {
@@ -91,8 +101,8 @@ fn a_file_survives_a_kill_after_a_completion_that_lost_its_reply() {
 
 /// Runs `script` on a mount, kills its daemon when `progress` shows enough of it, and mounts again. The script and everything
 /// it started has ended then.
-fn killed_under_load(server: &TestServer, script: &str, prepare: &str, enough: u64) -> (Mount, String) {
-    let mut mount = server.mount();
+fn killed_under_load(server: &TestServer, script: &str, prepare: &str, (round, enough): (u64, u64)) -> (Mount, String) {
+    let mut mount = server.mount_with(&[COMMITS[(round % 2) as usize]]);
     mount.shell().run(prepare);
     let mut child = mount.shell().start(script);
     let progress = mount.local().join("done");
@@ -134,7 +144,7 @@ fn files_that_cp_had_finished_survive_kills() {
         let prepare =
             "for i in $(seq 60); do head -c $((i * 4000)) /dev/zero | tr '\\0' \"$((i % 10))\" > $LOCAL/$i; done";
         let script = "for i in $(seq 60); do cp $LOCAL/$i f$i && echo f$i >> $LOCAL/done; done";
-        let (mut mount, done) = killed_under_load(&server, script, prepare, 3 + round * 7 % 50);
+        let (mut mount, done) = killed_under_load(&server, script, prepare, (round, 3 + round * 7 % 50));
         let names: Vec<String> = done.lines().map(str::to_owned).collect();
         compare(&server, &names, |name| std::fs::read(mount.local().join(&name[1..])).expect("a source"));
         mount.unmount();
@@ -148,7 +158,7 @@ fn files_that_tar_had_finished_survive_kills() {
         let prepare = "mkdir -p $LOCAL/t/d; for i in $(seq 80); do seq $((i * 50)) > $LOCAL/t/d/$i; done; \
                        tar -C $LOCAL/t -cf $LOCAL/t.tar d";
         let (mut mount, done) =
-            killed_under_load(&server, "tar -xvf $LOCAL/t.tar > $LOCAL/done", prepare, 5 + round * 11 % 60);
+            killed_under_load(&server, "tar -xvf $LOCAL/t.tar > $LOCAL/done", prepare, (round, 5 + round * 11 % 60));
         // tar names a file before it makes it: the last one named may not be closed yet.
         let mut names: Vec<String> = done.lines().map(str::to_owned).collect();
         names.pop();
@@ -163,7 +173,7 @@ fn lines_that_were_appended_survive_kills() {
     for round in 0..rounds() {
         let Some(server) = slow_server() else { return };
         let script = "for i in $(seq 200); do echo line $i >> log && echo $i >> $LOCAL/done; done";
-        let (mut mount, done) = killed_under_load(&server, script, "true", 2 + round * 5 % 40);
+        let (mut mount, done) = killed_under_load(&server, script, "true", (round, 2 + round * 5 % 40));
         let last: usize = done.lines().last().and_then(|line| line.parse().ok()).unwrap_or_default();
         let all: String = (1..=200).map(|number| format!("line {number}\n")).collect();
         let lines =

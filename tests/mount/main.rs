@@ -4,6 +4,7 @@
 //! One test program, so that it is linked once and all of its tests share `common`. It runs against the in-process
 //! server by default and against any S3 store that the environment names (see `common`).
 
+mod async_commit;
 mod big;
 mod common;
 mod conflicts;

@@ -13,7 +13,7 @@ use crate::common::{
     test_name, undisturbed,
 };
 
-fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
+pub fn errno<T>(result: std::io::Result<T>) -> Option<i32> {
     result.err().and_then(|error| error.raw_os_error())
 }
 
@@ -272,6 +272,26 @@ fn a_full_stage_is_told_by_write_and_loses_no_object() {
     file.set_len(3).expect("room again");
     file.sync_all().expect("what fits is committed");
     assert_eq!(server.objects().get("f"), Some(vec![7; 3]));
+}
+
+#[test]
+fn what_was_written_before_the_stage_ran_full_is_stored() {
+    let Some(disk) = SmallDisk::new() else {
+        return skipped(&test_name(), "a small file system can only be mounted by root");
+    };
+    let server = TestServer::start();
+    let mount = Mount::start(&server, MountOptions::default().stage(&disk.0.path().join("stage")));
+    let _undisturbed = undisturbed();
+    let mut file = File::create(mount.path("f")).expect("a new file");
+    // To the last page.
+    for block in [vec![7; 1 << 20], vec![7; 4096]] {
+        let refused = (0..400).find_map(|_| errno(file.write_all(&block)));
+        assert_eq!(refused, Some(libc::ENOSPC));
+    }
+    let size = file.metadata().expect("attributes").len();
+    file.sync_all().expect("what fits is stored, with no room for another record");
+    drop(file);
+    assert_eq!(server.objects().get("f"), Some(vec![7; size as usize]));
 }
 
 #[test]

@@ -7,6 +7,7 @@ mod ahead;
 mod attributes;
 mod conflicts;
 mod kept;
+mod meanwhile;
 mod moves;
 mod names;
 mod races;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use super::{Creation, Filesystem};
 use crate::cache::disk::DiskCache;
-use crate::config::{ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, TransferSettings};
+use crate::config::{CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, TransferSettings};
 use crate::error::Result;
 use crate::stage::Stage;
 use crate::transfer::tests::fake::Fake;
@@ -51,6 +52,7 @@ fn settings() -> FsSettings {
         dmask: 0o022,
         metadata: MetadataMode::Posix,
         setattr: SetattrPolicy::Refuse,
+        commit: CommitMode::Close,
         conflict: ConflictPolicy::Fail,
         host: "here".to_owned(),
         freshness: Freshness::default(),

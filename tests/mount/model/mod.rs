@@ -190,3 +190,10 @@ fn a_mount_that_believes_nothing_agrees_with_the_model() {
     let mount = server.mount_with(&["noac", "negative_ttl=0", "part_size=5MiB", "read_ahead=0"]);
     look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
 }
+
+#[test]
+fn a_mount_that_stores_meanwhile_agrees_with_the_model() {
+    let server = TestServer::start();
+    let mount = server.mount_with(&["commit=async"]);
+    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+}

@@ -47,7 +47,7 @@ impl Rig {
     }
 
     /// The next run, on what the stage held at this moment.
-    async fn killed(self) -> (Rig, Recovery) {
+    pub(super) async fn killed(self) -> (Rig, Recovery) {
         let (rig, leftovers) = self.killed_leaving();
         let recovery = rig.fs.take_in_leftovers(leftovers).await;
         (rig, recovery)
@@ -70,7 +70,7 @@ impl Rig {
     }
 
     /// Recovers, and waits until nothing is under way any more.
-    async fn recover(&self, recovery: Recovery) {
+    pub(super) async fn recover(&self, recovery: Recovery) {
         self.fs.recover(recovery);
         while !self.is_settled() {
             tokio::time::sleep(Duration::from_millis(5)).await;
