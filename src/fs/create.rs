@@ -59,8 +59,8 @@ impl Filesystem {
             Err(error) => return Err(error),
         };
         let entry = self.tell_kernel(&pin);
-        let (fh, _, keep_cache) = self.add_file_handle(pin, intent).await?;
-        Ok(Created { entry, opened: Opened { fh, keep_cache } })
+        let (fh, _, keep_cache) = self.add_file_handle(pin, intent, None).await?;
+        Ok(Created { entry, opened: Opened { fh, keep_cache, backing: None } })
     }
 
     /// mknod(2) of a regular file: made and in S3 when this returns.

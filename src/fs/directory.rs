@@ -20,7 +20,7 @@ impl Filesystem {
         if pin.inode().kind() != Kind::Dir {
             return Err(Error::NotDirectory);
         }
-        Ok(Opened { fh: self.add_dir_handle(pin), keep_cache: false })
+        Ok(Opened { fh: self.add_dir_handle(pin), keep_cache: false, backing: None })
     }
 
     /// Closes a directory.

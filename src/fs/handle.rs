@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::Filesystem;
 use super::readdir::DirStream;
+use super::{Filesystem, backing};
 use crate::error::{Error, Result};
-use crate::inode::{Draft, Event, FileState, Phase, Pin};
+use crate::inode::{Backing, Draft, Event, FileState, Phase, Pin};
 use crate::transfer::{Cursor, ObjectReader};
 use crate::types::{Fh, Ino, ObjectKey, OpenIntent, Version};
 
@@ -26,6 +26,8 @@ pub(super) struct FileHandle {
     /// The inode's lineage at open: S3 holding other bytes than this mount wrote or saw then is ESTALE.
     pub lineage: u64,
     pub cursor: Cursor,
+    /// What the kernel reads by itself through this handle.
+    pub backing: Option<Arc<Backing>>,
     reader: Mutex<Option<(ObjectKey, Version, Arc<ObjectReader>)>>,
 }
 
@@ -75,12 +77,17 @@ impl Filesystem {
     }
 
     /// Opens a handle, and says whether the kernel may keep its pages. Waits where somebody may be taking the bytes away, who
-    /// does not bring them here for a file that nobody has open.
+    /// does not bring them here for a file that nobody has open. `found` is what the kernel may read by itself.
     ///
     /// # Errors
     /// `Stale` when the name went, and what it stood for with it: the kernel looks the name up again.
-    pub(super) async fn add_file_handle(&self, pin: Pin, intent: OpenIntent) -> Result<(Fh, Arc<FileHandle>, bool)> {
-        let (lineage, keep_cache) = loop {
+    pub(super) async fn add_file_handle(
+        &self,
+        pin: Pin,
+        intent: OpenIntent,
+        found: Option<Arc<Backing>>,
+    ) -> Result<(Fh, Arc<FileHandle>, bool)> {
+        let (lineage, keep_cache, backing) = loop {
             let settled = {
                 let mut data = pin.inode().lock();
                 match (data.file()?, data.opens.all) {
@@ -88,16 +95,18 @@ impl Filesystem {
                     (FileState::Moving(_, settled), 0) => settled.clone(),
                     (FileState::Uploading(draft, settled), 0) if !draft.staged.is_complete() => settled.clone(),
                     _ => {
+                        let backing = backing::choose(&mut data, found)?;
                         data.opens.all += 1;
                         data.opens.writing += u32::from(intent.writes());
-                        break (data.lineage, data.kernel_pages == Some(data.lineage));
+                        break (data.lineage, data.kernel_pages == Some(data.lineage), backing);
                     }
                 }
             };
             // How it ended shows in the state.
             drop(settled.wait().await);
         };
-        let handle = Arc::new(FileHandle { pin, intent, lineage, cursor: Cursor::default(), reader: Mutex::default() });
+        let (cursor, reader) = (Cursor::default(), Mutex::default());
+        let handle = Arc::new(FileHandle { pin, intent, lineage, cursor, backing, reader });
         let mut handles = self.handles();
         let fh = handles.next();
         handles.files.insert(fh, handle.clone());

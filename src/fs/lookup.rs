@@ -53,7 +53,11 @@ impl Filesystem {
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Attr> {
         let pin = self.table.get(ino)?;
         if !pin.inode().is_fresh(Instant::now()) {
-            self.revalidate(&pin).await?;
+            match self.revalidate(&pin).await {
+                // The name is another file's, and who has this one open reads it all the same.
+                Err(Error::Stale) if pin.inode().lock().backing.strong_count() > 0 => {}
+                done => done?,
+            }
         }
         Ok(pin.inode().attr())
     }
@@ -258,10 +262,14 @@ impl Filesystem {
         (version, attributes): (Version, Option<Arc<Attributes>>),
         asked: Instant,
     ) -> Result<Pin> {
-        let state = FileState::clean(version.clone());
         let default = self.file_default(version.modified);
-        let make = |ino| Inode::new(ino, Kind::File, default, Body::File(state));
-        let pin = self.table.attach(parent, name, Kind::File, make)?;
+        let state = || Body::File(FileState::clean(version.clone()));
+        let attach =
+            || self.table.attach(parent, name, Kind::File, |ino| Inode::new(ino, Kind::File, default, state()));
+        let mut pin = attach()?;
+        if self.part_from_backing(&pin, &version).is_err() {
+            pin = attach()?;
+        }
         self.note_version(&mut pin.inode().lock(), (version, attributes), asked)?;
         self.note_found(parent, name)?;
         Ok(pin)
@@ -317,6 +325,10 @@ impl Filesystem {
             return Ok(());
         }
         let same = clean.version.same_bytes(&version);
+        if !same && data.backing.strong_count() > 0 {
+            // It stays what the kernel reads: see `part_from_backing`.
+            return Ok(());
+        }
         if !same {
             data.lineage += 1;
             data.attributes = None;
@@ -364,6 +376,7 @@ impl Filesystem {
                 match self.store.head(&key).await {
                     Ok(info) => {
                         let attributes = Some(Arc::new(info.attributes));
+                        self.part_from_backing(pin, &info.version)?;
                         self.note_version(&mut pin.inode().lock(), (info.version, attributes), asked)?;
                         false
                     }

@@ -8,6 +8,7 @@
 
 mod ahead;
 mod attributes;
+mod backing;
 mod change;
 mod commit;
 mod conflict;
@@ -70,6 +71,8 @@ pub struct Filesystem {
     stopping: AtomicBool,
     /// Places for commits that nobody waits for.
     meanwhile: Arc<tokio::sync::Semaphore>,
+    /// The kernel takes files to read by itself.
+    passthrough: AtomicBool,
 }
 
 impl Filesystem {
@@ -108,6 +111,7 @@ impl Filesystem {
             remains: tokio::sync::Mutex::default(),
             stopping: AtomicBool::new(false),
             meanwhile: Arc::new(tokio::sync::Semaphore::new(commit::MEANWHILE)),
+            passthrough: AtomicBool::new(false),
             settings,
         })
     }

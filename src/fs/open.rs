@@ -72,11 +72,12 @@ impl Filesystem {
         if intent.truncate {
             self.begin_replace(&pin).await?;
         }
-        let (fh, handle, keep_cache) = self.add_file_handle(pin, intent).await?;
+        let found = self.find_backing(&pin, intent).await;
+        let (fh, handle, keep_cache) = self.add_file_handle(pin, intent, found).await?;
         if let Some((key, reader)) = first {
             handle.keep_reader(key, reader.version().clone(), reader);
         }
-        Ok(Opened { fh, keep_cache })
+        Ok(Opened { fh, keep_cache, backing: handle.backing.clone() })
     }
 
     fn question(&self, pin: &Pin, intent: OpenIntent) -> Result<Question> {
@@ -140,6 +141,7 @@ impl Filesystem {
             Ok(reply) => {
                 let version = reply.info.version.clone();
                 let attributes = Some(Arc::new(reply.info.attributes.clone()));
+                self.part_from_backing(pin, &version)?;
                 self.note_version(&mut pin.inode().lock(), (version.clone(), attributes), asked)?;
                 let reader = self.transfer.reader(key.clone(), version);
                 reader.adopt(reply);

@@ -1,6 +1,8 @@
 //! What operations answer. Own types: the bridge turns them into the kernel's.
 
-use crate::inode::{Attr, Kind, Pin};
+use std::sync::Arc;
+
+use crate::inode::{Attr, Backing, Kind, Pin};
 use crate::types::{Fh, Ino, Name};
 
 /// A name and what stands there. Each one given to the kernel counts as one lookup.
@@ -11,16 +13,18 @@ pub struct Entry {
 }
 
 /// An open handle.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Opened {
     /// Its number.
     pub fh: Fh,
     /// The kernel may keep the pages it has: they are those of this version.
     pub keep_cache: bool,
+    /// The kernel may read this file of the local disk instead of asking here.
+    pub backing: Option<Arc<Backing>>,
 }
 
 /// A file made and opened in one step.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Created {
     /// The file.
     pub entry: Entry,

@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use super::answer::{Call, answer};
 use super::convert::{self, TTL, errno, refusal};
-use super::reply::{attr, directory, directory_plus, empty, entry, fh, handle};
+use super::reply::{attr, directory, directory_plus, empty, entry, fh, handle, opened};
 use crate::error::Result;
 use crate::fs::{Allocation, Creation, Filesystem, Refused, RenameMode, SetAttributes};
 use crate::inode::OwnershipChange;
@@ -27,6 +27,10 @@ const MAX_WRITE: u32 = 1 << 20;
 
 /// Requests of the kernel's own read-ahead under way; with 16, a window of 4 MiB is not filled.
 const MAX_BACKGROUND: u16 = 64;
+
+/// Files that the kernel reads by itself are on file systems that are on no other one. Two would allow an overlay, but then the
+/// mount could not be one's lower layer.
+const BACKING_DEPTH: u32 = 1;
 
 /// The kernel's view of a filesystem.
 #[derive(Debug)]
@@ -61,6 +65,11 @@ impl fuser::Filesystem for Bridge {
         }
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);
+        if self.fs.wants_passthrough() {
+            let depth = config.set_max_stack_depth(BACKING_DEPTH);
+            let capable = config.add_capabilities(InitFlags::FUSE_PASSTHROUGH);
+            self.fs.set_passthrough(depth.is_ok() && capable.is_ok());
+        }
         Ok(())
     }
 
@@ -178,14 +187,9 @@ impl fuser::Filesystem for Bridge {
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (fs, ino, intent) = (self.fs.clone(), convert::ino(ino), convert::intent(flags.0));
+        let told = fs.clone();
         let operation = async move { fs.open(ino, intent).await };
-        self.serve(Call::transfer("open", ino), operation, |outcome| match outcome {
-            Ok(opened) => {
-                let (fh, flags) = handle(&opened);
-                reply.opened(fh, flags);
-            }
-            Err(error) => reply.error(errno(&error)),
-        });
+        self.serve(Call::transfer("open", ino), operation, move |outcome| opened(&told, reply, outcome));
     }
 
     fn read(
@@ -263,8 +267,8 @@ impl fuser::Filesystem for Bridge {
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
         match self.fs.opendir(convert::ino(ino)) {
-            Ok(opened) => {
-                let (fh, flags) = handle(&opened);
+            Ok(dir) => {
+                let (fh, flags) = handle(&dir);
                 reply.opened(fh, flags);
             }
             Err(error) => reply.error(errno(&error)),

@@ -1,9 +1,11 @@
 //! What operations answer, as the kernel wants it.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use fuser::{
     FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen,
 };
 
 use super::convert::{self, TTL, errno};
@@ -29,6 +31,29 @@ pub(super) fn empty(reply: ReplyEmpty, outcome: Result<()>) {
 pub(super) fn handle(opened: &Opened) -> (FileHandle, FopenFlags) {
     let flags = if opened.keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() };
     (FileHandle(opened.fh.get()), flags)
+}
+
+/// An open file: one that the kernel reads by itself where it takes it, else one that it asks for.
+pub(super) fn opened(fs: &Filesystem, reply: ReplyOpen, outcome: Result<Opened>) {
+    let opened = match outcome {
+        Ok(opened) => opened,
+        Err(error) => return reply.error(errno(&error)),
+    };
+    let register = |file: &File| match reply.open_backing(file) {
+        Ok(id) => Some(id),
+        Err(error) => {
+            // No right to (it takes CAP_SYS_ADMIN), or a file system on top of another one: then never.
+            tracing::debug!(%error, "the kernel does not read the disk cache by itself");
+            fs.set_passthrough(false);
+            None
+        }
+    };
+    let (fh, flags) = handle(&opened);
+    match opened.backing.as_ref().and_then(|backing| backing.known_by(register)) {
+        // Of the other flags the kernel takes none with it.
+        Some(id) => reply.opened_passthrough(fh, FopenFlags::empty(), id),
+        None => reply.opened(fh, flags),
+    }
 }
 
 pub(super) fn fh(number: FileHandle) -> Fh {

@@ -4,6 +4,7 @@
 //! transfers or of the kernel: it is told what S3 said, and asked what may be done.
 
 mod attr;
+mod backing;
 mod freshness;
 mod gate;
 mod listing;
@@ -14,6 +15,7 @@ mod state;
 mod table;
 
 pub use attr::{Attr, Kind, Ownership, OwnershipChange};
+pub use backing::Backing;
 pub use freshness::{Belief, Span};
 pub use gate::{Closed, Passage};
 pub use listing::{DirNames, Known, Listed};

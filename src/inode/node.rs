@@ -3,12 +3,13 @@
 //! Owns write tickets (who writes now) and the hand-over of a file to the one task that commits or moves it. Places and
 //! names are the table's; the lock order is table before inode, and two inodes by ascending number.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
 use super::attr::{Attr, Kind, Ownership};
+use super::backing::Backing;
 use super::freshness::Belief;
 use super::listing::DirNames;
 use super::settled::Settled;
@@ -66,6 +67,8 @@ pub struct NodeData {
     pub kernel_pages: Option<u64>,
     /// Open handles, and how many of them may write.
     pub opens: Opens,
+    /// What the kernel reads by itself, while a handle is open that was given it: all others must be given the same.
+    pub backing: Weak<Backing>,
     /// The own part.
     pub body: Body,
 }
@@ -332,6 +335,7 @@ impl Inode {
             told: None,
             kernel_pages: None,
             opens: Opens::default(),
+            backing: Weak::new(),
             body,
         };
         Inode { ino, kind, data: Mutex::new(data), writers: watch::Sender::new(0) }

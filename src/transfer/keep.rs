@@ -3,6 +3,7 @@
 //! Owns when the cache is asked and when bytes are handed to it, and how many may wait for the disk. A reader never waits for
 //! bytes to be written, but for a moment when the disk is slower than the store; what has to wait longer is not kept.
 
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::fetch::Source;
-use crate::cache::disk::{BLOCK, DiskCache, Entry, Found};
+use crate::cache::disk::{BLOCK, DiskCache, Entry, Found, Whole};
 use crate::error::Result;
 use crate::stage::StagedFile;
 use crate::store::GetReply;
@@ -27,6 +28,9 @@ const READERS: usize = 64;
 const WRITE_WAIT: Duration = Duration::from_secs(1);
 /// Longest wait for what is read.
 const READ_WAIT: Duration = Duration::from_secs(5);
+/// An open waits until a file of so many bytes is compared with its checksums: some milliseconds. Of a larger one that is done
+/// meanwhile, for the next open.
+const VERIFY_NOW: u64 = 8 << 20;
 /// A disk that was waited for in vain is not waited for again for so long.
 const SLOW: Duration = Duration::from_secs(10);
 
@@ -36,6 +40,8 @@ pub(super) struct Keeping {
     cache: DiskCache,
     room: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    /// Held by who compares a large file with its checksums: one at a time.
+    verifying: Arc<Semaphore>,
     runtime: Handle,
     reads_late: Late,
     writes_late: Late,
@@ -64,7 +70,8 @@ impl Keeping {
     pub fn new(cache: DiskCache, runtime: Handle) -> Self {
         let room = Arc::new(Semaphore::new(WAITING as usize));
         let readers = Arc::new(Semaphore::new(READERS));
-        Keeping { cache, room, readers, runtime, reads_late: Late::default(), writes_late: Late::default() }
+        let verifying = Arc::new(Semaphore::new(1));
+        Keeping { cache, room, readers, verifying, runtime, reads_late: Late::default(), writes_late: Late::default() }
     }
 
     pub fn entry(&self, key: &ObjectKey, version: &Version) -> Option<Kept> {
@@ -124,6 +131,33 @@ impl Kept {
     pub async fn has(&self, range: ByteRange) -> bool {
         let entry = self.entry.clone();
         self.keeping.in_time(move || entry.has(range)).await.unwrap_or(false)
+    }
+
+    /// The file with all bytes of the version, if it is there and known to be right.
+    pub async fn whole(&self) -> Option<File> {
+        let entry = self.entry.clone();
+        let look = move || match entry.whole() {
+            Whole::Unverified if entry.size() <= VERIFY_NOW && entry.verify() => entry.whole(),
+            found => found,
+        };
+        match self.keeping.in_time(look).await? {
+            Whole::Here(file) => Some(file),
+            Whole::Unverified => {
+                self.verify_meanwhile();
+                None
+            }
+            Whole::Missing => None,
+        }
+    }
+
+    fn verify_meanwhile(&self) {
+        if let Ok(turn) = self.keeping.verifying.clone().try_acquire_owned() {
+            let entry = self.entry.clone();
+            self.keeping.runtime.spawn_blocking(move || {
+                entry.verify();
+                drop(turn);
+            });
+        }
     }
 
     async fn look(&self, range: ByteRange) -> Found {

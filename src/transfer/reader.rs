@@ -5,6 +5,7 @@
 //! neither is held while waiting.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -82,6 +83,11 @@ impl ObjectReader {
             Some(kept) => kept.has(range).await,
             None => false,
         }
+    }
+
+    /// The file of the local disk that has all bytes of this version, if there is one that is known to be right.
+    pub async fn whole_file(&self) -> Option<File> {
+        self.source.kept.as_ref()?.whole().await
     }
 
     /// The bytes of `range`, cut at the end of the object.

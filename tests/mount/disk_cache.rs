@@ -10,13 +10,13 @@ use crate::common::{Capability, Mount, MountOptions, TestServer, assert_same_byt
 const MIB: usize = 1 << 20;
 
 /// A server, a directory for a cache, and what mounts them together.
-struct World {
+pub struct World {
     server: TestServer,
-    root: tempfile::TempDir,
+    pub root: tempfile::TempDir,
 }
 
 impl World {
-    fn new() -> Option<World> {
+    pub fn new() -> Option<World> {
         let server = TestServer::with(&[Capability::Simulation])?;
         Some(World { server, root: tempfile::tempdir().expect("a directory") })
     }
@@ -29,23 +29,23 @@ impl World {
         self.mount_with(&["cache_min_free=0"])
     }
 
-    fn mount_with(&self, options: &[&str]) -> Mount {
+    pub fn mount_with(&self, options: &[&str]) -> Mount {
         let dir = format!("cache_dir={}", self.dir().display());
         Mount::start(&self.server, MountOptions::new(&[options, &[dir.as_str()]].concat()))
     }
 
-    fn put(&self, name: &str, bytes: &[u8]) {
+    pub fn put(&self, name: &str, bytes: &[u8]) {
         self.server.direct().put(&self.server.key(name), bytes.to_vec());
     }
 
     /// Bytes that came out of the store since this was last asked.
-    fn fetched(&self) -> u64 {
+    pub fn fetched(&self) -> u64 {
         let came = self.server.demo().counters().of(Operation::GetObject).bytes_out;
         self.server.demo().reset_counters();
         came
     }
 
-    fn files(&self, ending: &str) -> Vec<PathBuf> {
+    pub fn files(&self, ending: &str) -> Vec<PathBuf> {
         let shards = std::fs::read_dir(self.dir()).expect("the cache").flatten();
         let entries = shards.filter_map(|shard| std::fs::read_dir(shard.path()).ok()).flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| path.to_string_lossy().ends_with(ending)).collect()
@@ -106,8 +106,17 @@ fn an_open_of_a_cached_file_asks_once_and_shows_what_changed() {
 
 #[test]
 fn a_written_file_is_read_back_without_a_byte_from_the_store() {
+    written_and_read_back("commit=close");
+}
+
+#[test]
+fn a_file_that_is_stored_after_its_close_is_read_back_without_a_byte_from_the_store() {
+    written_and_read_back("commit=async");
+}
+
+fn written_and_read_back(commit: &str) {
     let Some(world) = World::new() else { return };
-    let mut mount = world.mount();
+    let mut mount = world.mount_with(&["cache_min_free=0", commit]);
     let files = [("small", noise(1, 3000)), ("large", noise(2, 20 * MIB + 1)), ("d/deep", noise(3, MIB))];
     std::fs::create_dir(mount.path("d")).expect("a directory");
     for (name, bytes) in &files {
@@ -207,7 +216,7 @@ fn a_full_disk_fails_no_read() {
 }
 
 /// Two MiB of memory, mounted over a directory until it is dropped.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(pub PathBuf);
 
 fn small_disk(dir: &Path) -> Option<SmallDisk> {
     let mut command = std::process::Command::new("mount");

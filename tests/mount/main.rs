@@ -13,6 +13,7 @@ mod disk_cache;
 mod faults;
 mod metadata;
 mod model;
+mod passthrough;
 mod programs_files;
 mod programs_fio;
 mod programs_fsx;

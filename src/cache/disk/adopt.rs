@@ -14,7 +14,7 @@ impl Entry {
     /// Moves a file with all bytes of the version here; nobody may write to it any more. False when it was left where it was,
     /// because it is on another file system or has no room.
     pub fn adopt(&self, path: &Path) -> bool {
-        !self.is_closed() && self.try_adopt(path).inspect_err(|error| self.note(error)).unwrap_or(false)
+        !self.is_closed() && self.try_adopt(path).inspect_err(|error| self.disk.note(error)).unwrap_or(false)
     }
 
     fn try_adopt(&self, path: &Path) -> io::Result<bool> {
@@ -32,7 +32,7 @@ impl Entry {
             }
             slots.extend(bytes.chunks(BLOCK as usize).flat_map(|block| checksum(block).to_le_bytes()));
         }
-        let turn = self.room().turn()?;
+        let turn = self.disk.room.turn()?;
         if !turn.make_room(found.blocks() * 512 + PAGE * 2 + slots.len() as u64, self.name())? {
             return Ok(false);
         }
@@ -51,7 +51,7 @@ impl Entry {
             turn.remove(self.name())?;
         }
         turn.make_shard(self.name())?;
-        match std::fs::rename(path, self.room().data_path(self.name())) {
+        match std::fs::rename(path, self.disk.room.data_path(self.name())) {
             Err(error) if error.kind() == io::ErrorKind::CrossesDevices => return Ok(false),
             moved => moved?,
         }

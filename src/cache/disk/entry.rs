@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use super::name::{EntryName, identify};
-use super::room::{Room, Turn};
+use super::room::Turn;
 use super::{BLOCK, READ_MOST, Shared};
 use crate::types::{ByteRange, ObjectKey, Version};
 
@@ -28,7 +28,7 @@ pub(super) const PAGE: u64 = 4096;
 /// One version's bytes on the disk, be there any or not.
 #[derive(Debug)]
 pub struct Entry {
-    disk: Arc<Shared>,
+    pub(super) disk: Arc<Shared>,
     name: EntryName,
     header: Vec<u8>,
     size: u64,
@@ -114,14 +114,6 @@ impl Entry {
     /// True when adding something is not worth trying.
     pub(super) fn is_closed(&self) -> bool {
         self.disk.is_off() || self.disk.room.is_refused()
-    }
-
-    pub(super) fn note(&self, error: &io::Error) {
-        self.disk.note(error);
-    }
-
-    pub(super) fn room(&self) -> &Room {
-        &self.disk.room
     }
 
     pub(super) fn name(&self) -> &EntryName {
@@ -220,7 +212,7 @@ impl Entry {
     }
 
     /// The files, if they are there and good.
-    fn files(&self) -> io::Result<Option<Arc<Files>>> {
+    pub(super) fn files(&self) -> io::Result<Option<Arc<Files>>> {
         if let Some(files) = &self.open().files {
             return Ok(Some(files.clone()));
         }
@@ -298,7 +290,7 @@ impl Entry {
     }
 
     /// The checksums of the blocks that `range` touches; 0 for one that is not here.
-    fn slots(&self, files: &Files, range: ByteRange) -> io::Result<Vec<u64>> {
+    pub(super) fn slots(&self, files: &Files, range: ByteRange) -> io::Result<Vec<u64>> {
         let count = range.end.div_ceil(BLOCK) - range.start / BLOCK;
         let mut bytes = read_up_to(&files.record, ByteRange::at(self.slot_at(range.start), count * 8))?;
         // What was never written is not here.
@@ -310,12 +302,12 @@ impl Entry {
         self.header.len() as u64 + offset / BLOCK * 8
     }
 
-    fn blocks(&self, first: u64, count: u64) -> ByteRange {
+    pub(super) fn blocks(&self, first: u64, count: u64) -> ByteRange {
         ByteRange::at(first * BLOCK, count * BLOCK).intersect(ByteRange::new(0, self.size))
     }
 
     /// Notes that it is used, for those who look for what to remove.
-    fn touch(&self, files: &Arc<Files>) {
+    pub(super) fn touch(&self, files: &Arc<Files>) {
         {
             let mut open = self.open();
             if open.touched.is_some_and(|when| when.elapsed() < TOUCH) {
@@ -357,7 +349,7 @@ fn next_worthwhile(sums: &[u64], range: ByteRange) -> u64 {
 }
 
 /// How many of the blocks in `bytes` fit their checksums, up to the first that does not.
-fn count_good(bytes: &[u8], sums: &[u64], blocks: ByteRange) -> u64 {
+pub(super) fn count_good(bytes: &[u8], sums: &[u64], blocks: ByteRange) -> u64 {
     if bytes.len() as u64 != blocks.len() {
         return 0;
     }

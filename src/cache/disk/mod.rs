@@ -12,6 +12,7 @@ mod name;
 mod room;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::fs::DirBuilder;
 use std::io::{self, ErrorKind};
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use entry::{Entry, Found};
+pub use whole::Whole;
 
 use self::room::Room;
 use crate::config::CacheSettings;
@@ -41,6 +43,7 @@ pub struct DiskCache {
 #[derive(Debug)]
 struct Shared {
     room: Room,
+    verified: whole::Verified,
     /// Endpoint and bucket.
     source: String,
     dir: String,
@@ -68,7 +71,9 @@ impl DiskCache {
         let room = Room::new(settings);
         room.check().map_err(|error| failed("writing into it", error))?;
         let (off, told_full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(DiskCache { shared: Arc::new(Shared { room, source, dir, off, told_full }) })
+        Ok(DiskCache {
+            shared: Arc::new(Shared { room, verified: whole::Verified::default(), source, dir, off, told_full }),
+        })
     }
 
     /// The entry of a version, be there something or not. `None` when its bytes can't be known again: an ETag that is weak, or

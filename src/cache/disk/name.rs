@@ -9,7 +9,7 @@ use crate::types::{ObjectKey, Version};
 const MAGIC: &[u8; 8] = b"pailfs\0\x01";
 
 /// Name of an entry: 64 hexadecimal digits, the SHA-256 of what it holds.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct EntryName(String);
 
 impl EntryName {

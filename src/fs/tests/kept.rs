@@ -7,13 +7,13 @@ use crate::config::CacheSettings;
 use crate::transfer::tests::fake::Call;
 
 /// A disk and a store, mounted again and again.
-struct Disk {
+pub(super) struct Disk {
     root: tempfile::TempDir,
-    store: Arc<Fake>,
+    pub store: Arc<Fake>,
 }
 
 impl Disk {
-    fn new() -> Disk {
+    pub fn new() -> Disk {
         Disk { root: tempfile::tempdir().expect("a folder"), store: Arc::new(Fake::new(false)) }
     }
 
@@ -22,7 +22,7 @@ impl Disk {
         self.mount_with(no_cache(), 1 << 30)
     }
 
-    fn mount_with(&self, settings: FsSettings, limit: u64) -> Rig {
+    pub fn mount_with(&self, settings: FsSettings, limit: u64) -> Rig {
         let cache = CacheSettings { dir: self.dir(), limit, min_free: 0 };
         let cache = DiskCache::open(cache, "test".to_owned()).expect("a cache");
         self.store.take_calls();
@@ -41,7 +41,7 @@ impl Disk {
     }
 
     /// The files of bytes in it.
-    fn data_files(&self) -> Vec<PathBuf> {
+    pub fn data_files(&self) -> Vec<PathBuf> {
         let shards = std::fs::read_dir(self.dir()).expect("the cache").flatten();
         let entries = shards.filter_map(|shard| std::fs::read_dir(shard.path()).ok()).flatten().flatten();
         entries.map(|entry| entry.path()).filter(|path| is_data(path)).collect()
@@ -54,7 +54,7 @@ fn is_data(path: &Path) -> bool {
 
 impl Rig {
     /// Reads a file whole, in steps, and waits until what came is kept.
-    async fn read_whole(&self, name: &str) -> Vec<u8> {
+    pub async fn read_whole(&self, name: &str) -> Vec<u8> {
         let ino = self.ino(Ino::ROOT, name).await.expect("a file");
         let fh = self.fs.open(ino, READ).await.expect("an open").fh;
         let mut all = Vec::new();
@@ -71,7 +71,7 @@ impl Rig {
     }
 }
 
-fn noise(seed: u64, len: usize) -> Vec<u8> {
+pub(super) fn noise(seed: u64, len: usize) -> Vec<u8> {
     (0..len as u64).map(|at| ((at + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 56) as u8).collect()
 }
 

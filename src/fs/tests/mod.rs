@@ -5,6 +5,7 @@
 
 mod ahead;
 mod attributes;
+mod backing;
 mod conflicts;
 mod kept;
 mod meanwhile;
