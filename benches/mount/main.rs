@@ -1,5 +1,5 @@
 //! What a mount does in a second, and what it asks of S3 for it: sequential writing and reading, small files, listings,
-//! random reads, many files at once, on the in-process server with a chosen latency; `--peers` runs s3fs beside it.
+//! random reads, many files at once, the disk cache, on the in-process server with a chosen latency; `--peers` runs s3fs and rclone beside it.
 //!
 //! Each step has a mount of its own, so that nothing is read from a cache that the step before filled.
 
@@ -111,30 +111,46 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
         bucket.put(dir, "");
     }
     server.set_shape(Shape { first_byte: plan.latency, ..Shape::default() });
-    let mut step = |what: &str, bytes: u64, work: &dyn Fn(&Path) -> Result<(), Failure>| -> Result<(), Failure> {
-        let mounted = Mounted::start(program, &server)?;
+    type Work<'a> = &'a dyn Fn(&Path) -> Result<(), Failure>;
+    let mut step = |what: &str, bytes: u64, more: &str, work: Work<'_>| -> Result<(), Failure> {
+        let mounted = Mounted::start_with(program, &server, more)?;
         server.reset_counters();
         let start = Instant::now();
         work(mounted.root())?;
         let time = start.elapsed();
         // The daemon may still finish what nobody waits for; that counts, too.
         drop(mounted);
+        let behind = format!("stored and unmounted after {:.3} s", start.elapsed().as_secs_f64());
         table.add(Row {
             what: what.to_owned(),
             program: program.name(),
             time,
             bytes,
             requests: requests(&server.counters()),
-            figure: String::new(),
+            figure: if more.is_empty() { String::new() } else { behind },
         });
         Ok(())
     };
-    step("sequential write", plan.size, &|root| write_large(&root.join("large"), plan.size))?;
-    step("sequential read", plan.size, &|root| read_large(&root.join("large"), plan.size))?;
-    bucket.delete("large");
     let small = plan.files;
-    step(&format!("write {small} files of 4 KiB"), 0, &|root| write_small(&root.join("small"), small))?;
-    step(&format!("list {} names", plan.names), 0, &|root| list(&root.join("names"), plan.names))?;
+    if program.stores_at_close() {
+        step("sequential write", plan.size, "", &|root| write_large(&root.join("large"), plan.size))?;
+        step(&format!("write {small} files of 4 KiB"), 0, "", &|root| write_small(&root.join("small"), small))?;
+        if program == Program::Pailfs {
+            step("the same, commit=async", 0, ",commit=async", &|root| {
+                let dir = root.join("meanwhile");
+                std::fs::create_dir(&dir)?;
+                write_small(&dir, small)
+            })?;
+        }
+    } else {
+        bucket.put("large", content(plan.size));
+        for number in 0..small {
+            bucket.put(&format!("small/file-{number}"), vec![number as u8; 4096]);
+        }
+    }
+    step("sequential read", plan.size, "", &|root| read_large(&root.join("large"), plan.size))?;
+    bucket.delete("large");
+    step(&format!("list {} names", plan.names), 0, "", &|root| list(&root.join("names"), plan.names))?;
     reads::measure(program, plan, &server, table)?;
     wire::measure(program, plan, &server, table)
 }
@@ -146,6 +162,10 @@ fn requests(counters: &Counters) -> Vec<(String, u64)> {
 
 fn pattern() -> Vec<u8> {
     (0..BLOCK).map(|index| (index.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
+}
+
+fn content(size: u64) -> Vec<u8> {
+    pattern().iter().copied().cycle().take(size as usize).collect()
 }
 
 fn write_large(path: &Path, size: u64) -> Result<(), Failure> {

@@ -17,19 +17,25 @@ const LIMIT: Duration = Duration::from_secs(60);
 pub enum Program {
     Pailfs,
     S3fs,
+    Rclone,
 }
 
 impl Program {
-    /// pailfs, and with `peers` the others. rclone is not among them: its fsync and close return before anything is
-    /// stored, so that its times would say nothing.
+    /// pailfs, and with `peers` the others.
     pub fn all(peers: bool) -> Vec<Program> {
-        if peers { vec![Program::Pailfs, Program::S3fs] } else { vec![Program::Pailfs] }
+        if peers { vec![Program::Pailfs, Program::S3fs, Program::Rclone] } else { vec![Program::Pailfs] }
+    }
+
+    /// rclone's fsync and close return before anything is stored: how long its writing takes would say nothing.
+    pub fn stores_at_close(self) -> bool {
+        self != Program::Rclone
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Program::Pailfs => "pailfs",
             Program::S3fs => "s3fs",
+            Program::Rclone => "rclone",
         }
     }
 
@@ -39,13 +45,14 @@ impl Program {
     }
 
     /// The command that mounts the bucket `bench` at `root` and returns when it is mounted or soon will be.
-    fn command(self, server: &Server, home: &Path, root: &Path) -> Result<Command, Failure> {
+    fn command(self, server: &Server, home: &Path, root: &Path, more: &str) -> Result<Command, Failure> {
         let endpoint = server.endpoint();
         let mut command = match self {
             Program::Pailfs => {
                 let mut command = Command::new(env!("CARGO_BIN_EXE_pailfs"));
                 command.arg("s3://bench").arg(root).arg("-o");
-                command.arg(format!("endpoint_url={endpoint},region=us-east-1,stage_dir={}/stage", home.display()));
+                command
+                    .arg(format!("endpoint_url={endpoint},region=us-east-1,stage_dir={}/stage{more}", home.display()));
                 command
             }
             Program::S3fs => {
@@ -64,6 +71,13 @@ impl Program {
                 ));
                 command
             }
+            Program::Rclone => {
+                let mut command = Command::new("rclone");
+                command.arg("mount").arg(":s3:bench").arg(root).args(["--daemon", "--s3-provider", "Other"]);
+                command.args(["--s3-env-auth", "--s3-force-path-style", "--s3-region", "us-east-1"]);
+                command.args(["--s3-endpoint", &endpoint, "--config", ""]).env_remove("AWS_CA_BUNDLE");
+                command
+            }
         };
         command.env("AWS_ACCESS_KEY_ID", server.access_key()).env("AWS_SECRET_ACCESS_KEY", server.secret_key());
         command.env("AWS_EC2_METADATA_DISABLED", "true").stdin(Stdio::null());
@@ -80,12 +94,17 @@ pub struct Mounted {
 impl Mounted {
     /// Mounts the server's bucket `bench`.
     pub fn start(program: Program, server: &Server) -> Result<Self, Failure> {
+        Self::start_with(program, server, "")
+    }
+
+    /// As [`Mounted::start`], for pailfs with more options, each after a comma.
+    pub fn start_with(program: Program, server: &Server, more: &str) -> Result<Self, Failure> {
         let home = tempfile::tempdir()?;
         let root = home.path().join("mnt");
         std::fs::create_dir(&root)?;
         let outside = std::fs::metadata(home.path())?.dev();
         let mounted = Mounted { home, root };
-        let status = program.command(server, mounted.home.path(), &mounted.root)?.status()?;
+        let status = program.command(server, mounted.home.path(), &mounted.root, more)?.status()?;
         if !status.success() {
             return Err(format!("mounting ended with {status}").into());
         }

@@ -11,7 +11,7 @@ use pailfs::types::{ByteRange, ObjectKey};
 use super::mounts::Program;
 use super::reads::step;
 use super::table::{Row, Table};
-use super::{Failure, Plan, pattern, read_large};
+use super::{Failure, Plan, content, read_large};
 
 const MIB: u64 = 1 << 20;
 
@@ -26,8 +26,7 @@ const RATE: u64 = 90_000_000;
 
 /// Without a limit, then with latency and limited connections.
 pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table) -> Result<(), Failure> {
-    let content: Vec<u8> = pattern().iter().copied().cycle().take(plan.size as usize).collect();
-    server.bucket("bench").put("wire", content);
+    server.bucket("bench").put("wire", content(plan.size));
     let limited = Shape { first_byte: plan.latency, per_connection: Some(RATE), ..Shape::default() };
     for (what, shape) in [("read, no latency", Shape::default()), ("read, 90 MB/s a connection", limited)] {
         server.set_shape(shape);

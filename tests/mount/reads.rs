@@ -264,3 +264,27 @@ fn two_who_read_one_file_at_once_bring_it_once() {
     let (_, came) = fetched(&server);
     assert!(came <= 9 << 20, "{came} bytes for a file of 8 MiB");
 }
+
+/// In turns, so that each one needs memory while all others hold some: 24 windows would fill the limit many times.
+#[test]
+fn many_streams_share_little_memory_and_none_is_refused() {
+    const STREAMS: usize = 24;
+    const SIZE: usize = 4 << 20;
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let contents: Vec<Vec<u8>> = (0..STREAMS as u64).map(|seed| noise(seed, SIZE)).collect();
+    for (number, bytes) in contents.iter().enumerate() {
+        server.direct().put(&server.key(&format!("s{number}")), bytes.clone());
+    }
+    let mount = server.mount_with(&["memory_limit=32MiB"]);
+    let files: Vec<File> =
+        (0..STREAMS).map(|number| File::open(mount.path(&format!("s{number}"))).expect("an open")).collect();
+    server.demo().reset_counters();
+    for at in (0..SIZE).step_by(256 << 10) {
+        for (file, bytes) in files.iter().zip(&contents) {
+            read_at(file, bytes, at as u64, 256 << 10);
+        }
+    }
+    let (_, came) = fetched(&server);
+    let asked = (STREAMS * SIZE) as u64;
+    assert!(came <= asked * 5 / 4, "{came} bytes came for {asked}: streams take each other's memory");
+}
