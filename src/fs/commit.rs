@@ -129,7 +129,7 @@ impl Filesystem {
         let task = self.runtime.spawn(async move {
             let outcome = fs.commit_now(&inode, Some(tell)).await;
             let mut data = inode.lock();
-            if data.commit_failed {
+            if data.commit_failed && matches!(data.file(), Ok(FileState::Dirty(_) | FileState::Uploading(..))) {
                 // Still behind, until it is stored or goes.
                 data.behind = Some(place);
             }
@@ -354,37 +354,52 @@ impl Filesystem {
         }
     }
 
-    /// A file whose commit failed and that nobody has open for writing is tried again, after a pause that grows.
+    /// A file whose commit failed is tried again, after a pause that grows. Where a close waits for S3, one that is open for writing
+    /// is left to its writer's close.
     fn retry_later(self: &Arc<Self>, inode: &Arc<Inode>) {
-        let attempts = match inode.lock().file() {
-            Ok(FileState::Dirty(Draft { phase: Phase::Failed { attempts, .. }, .. })) => *attempts,
-            _ => return,
-        };
-        if self.stopping.load(Ordering::Relaxed) {
+        if self.stopping.load(Ordering::Relaxed) || std::mem::replace(&mut inode.lock().retrying, true) {
             return;
         }
         let fs = Arc::downgrade(self);
         let inode = Arc::downgrade(inode);
         self.runtime.spawn(async move {
+            let mut pause = RETRY.pause(1);
             loop {
-                tokio::time::sleep(RETRY.pause(attempts)).await;
+                {
+                    let Some(inode) = inode.upgrade() else { return };
+                    if let Some(attempts) = failures(&inode) {
+                        pause = RETRY.pause(attempts);
+                    }
+                }
+                tokio::time::sleep(pause).await;
                 let (Some(fs), Some(inode)) = (fs.upgrade(), inode.upgrade()) else { return };
-                let turn = {
-                    let data = inode.lock();
+                let is_its_turn = {
+                    let mut data = inode.lock();
+                    // Somebody moves it, perhaps, and it is as it was after that.
+                    data.retrying = matches!(data.file(), Ok(FileState::Uploading(..)));
                     match data.file() {
-                        Ok(FileState::Dirty(Draft { phase: Phase::Failed { .. }, .. })) => data.opens.writing == 0,
-                        // Somebody moves it, perhaps, and it is as it was after that.
                         Ok(FileState::Uploading(..)) => continue,
-                        _ => return,
+                        Ok(FileState::Dirty(Draft { phase: Phase::Failed { .. }, .. })) => {
+                            data.opens.writing == 0 || fs.settings.commit == CommitMode::Async
+                        }
+                        _ => false,
                     }
                 };
-                // A writer's close commits it; a failure begins this anew.
-                if turn && fs.commit(&inode, Scope::Everything).await.is_ok() {
+                // A failure begins this anew.
+                if is_its_turn && fs.commit(&inode, Scope::Everything).await.is_ok() {
                     tracing::info!(path = fs.table.path_of(inode.ino()), "a commit that had failed is done");
                 }
                 return;
             }
         });
+    }
+}
+
+/// How often in a row a draft could not be stored.
+fn failures(inode: &Arc<Inode>) -> Option<u32> {
+    match inode.lock().file() {
+        Ok(FileState::Dirty(Draft { phase: Phase::Failed { attempts, .. }, .. })) => Some(*attempts),
+        _ => None,
     }
 }
 

@@ -39,11 +39,10 @@ impl Filesystem {
     }
 
     async fn publish(&self, owned: &Owned, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<Version> {
-        if self.note_sealed_if_room(draft, key, attributes)? {
-            if self.settings.commit == CommitMode::Async {
-                // Its closer goes on, and nothing that ends this process may take it away.
-                draft.staged.keep();
-            }
+        let is_sealed = self.note_sealed_if_room(draft, key, attributes)?;
+        if is_sealed && self.settings.commit == CommitMode::Async && self.takes_all_along(owned.inode(), attributes) {
+            // Its closer goes on, and nothing that ends this process may take it away.
+            draft.staged.keep();
             owned.settled().seal();
         }
         let base = match &draft.origin {

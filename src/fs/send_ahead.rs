@@ -56,6 +56,17 @@ impl Filesystem {
         }
     }
 
+    /// False when something was changed that did not go up with `attributes`, and so is stored after the bytes are.
+    pub(super) fn takes_all_along(&self, inode: &Arc<Inode>, attributes: &Attributes) -> bool {
+        let data = inode.lock();
+        let sent = StoredAttributes::read(&attributes.metadata);
+        let mut wanted = data.ownership.to_stored();
+        if !data.mtime_given {
+            wanted.mtime = sent.mtime;
+        }
+        !self.keeps_metadata() || sent == wanted
+    }
+
     /// What was changed while the upload was under way is stored now, by a server-side copy.
     pub(super) async fn store_late_changes(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
         if !self.keeps_metadata() || !differs(&inode.lock()) {

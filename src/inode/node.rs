@@ -55,6 +55,8 @@ pub struct NodeData {
     pub attempts: Vec<Arc<Attempt>>,
     /// The last commit failed: until one does not, whoever closes the file wants to know how it ends.
     pub commit_failed: bool,
+    /// A task waits to try the commit again.
+    pub retrying: bool,
     /// A place among the files that were closed and are not stored, while this is one.
     pub behind: Option<OwnedSemaphorePermit>,
     /// Grows when S3 turns out to hold bytes that were not written through this mount: older handles are then stale.
@@ -329,6 +331,7 @@ impl Inode {
             as_of: None,
             attempts: Vec::new(),
             commit_failed: false,
+            retrying: false,
             behind: None,
             lineage: 0,
             committed: None,

@@ -8,8 +8,8 @@ use super::races::under_way;
 use super::*;
 use crate::error::Error;
 use crate::fs::commit::MEANWHILE;
-use crate::fs::{Holders, RenameMode};
-use crate::inode::FileState;
+use crate::fs::{Holders, RenameMode, SetAttributes};
+use crate::inode::{FileState, OwnershipChange};
 use crate::transfer::tests::fake::{Call, Fault};
 
 fn asynchronous() -> FsSettings {
@@ -236,6 +236,31 @@ async fn a_failure_is_told_to_whoever_closes_next_also_after_another_write() {
     rig.fs.write(fh2, 0, b"all of it").await.expect("a write");
     rig.close(fh2).await.expect("what replaces it wins");
     assert_eq!(rig.object("p/f").as_deref(), Some(&b"all of it"[..]));
+    rig.close(fh).await.expect("a close");
+}
+
+/// Part of the file went up before they were given: they are stored after the bytes, which the journal does not know of.
+#[tokio::test]
+async fn attributes_that_came_after_the_first_parts_are_waited_for() {
+    let transfer = TransferSettings { part_size: 5 << 20, ..TransferSettings::default() };
+    let rig = Rig::with(FsSettings { transfer, ..asynchronous() }).await;
+    let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+    for number in 0..24 {
+        rig.fs.write(fh, number << 20, &vec![number as u8; 1 << 20]).await.expect("a write");
+    }
+    while rig.store.count(Call::Part) == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let ownership = OwnershipChange { mode: Some(0o600), ..OwnershipChange::default() };
+    rig.fs.setattr(ino, SetAttributes { ownership, ..SetAttributes::default() }).await.expect("a chmod");
+    let fs = rig.fs.clone();
+    let (closing, word) = under_way(&rig, Call::Copy, async move { fs.flush(fh).await }).await;
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!closing.is_finished(), "a kill would lose the mode");
+    word.notify_one();
+    closing.await.expect("no panic").expect("a close");
     rig.close(fh).await.expect("a close");
 }
 

@@ -416,6 +416,7 @@ impl ObjectStore for Fake {
             CopyAttributes::Replace(attributes) => attributes,
         };
         let made = self.store(&request.target, source.bytes, &attributes, SystemTime::now());
+        late(&fault).await;
         answer(Version { size: 0, ..made }, fault)
     }
 
