@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use super::Filesystem;
 use crate::cache::disk::BLOCK;
 use crate::error::{Error, Result};
-use crate::inode::{Backing, FileState, Kind, Listed, NodeData, Pin};
-use crate::types::{OpenIntent, Version};
+use crate::inode::{Backing, FileState, NodeData, Pin};
+use crate::types::OpenIntent;
 
 /// Smaller files cost one request of the kernel to read, and naming a file to the kernel costs more.
 const SMALLEST: u64 = BLOCK;
@@ -45,29 +45,6 @@ impl Filesystem {
         let key = self.table.key_of(pin.ino()).ok()?;
         let file = self.transfer.reader(key, version.clone()).whole_file().await?;
         Some(Arc::new(Backing::new(version, file)))
-    }
-
-    /// What S3 has by now is another version than the one that the kernel reads by itself, and would go on reading through new
-    /// opens of the same inode: the name gets a new inode. The old one stays as it is, for the handles that it has.
-    ///
-    /// # Errors
-    /// `Stale` when that was so: the kernel looks the name up again.
-    pub(super) fn part_from_backing(&self, pin: &Pin, version: &Version) -> Result<()> {
-        match pin.inode().lock().backing.upgrade() {
-            Some(held) if !held.is_of(version) => {}
-            _ => return Ok(()),
-        }
-        let place = self.table.place(pin.ino());
-        self.table.detach(pin.ino());
-        if let Some(place) = place
-            && let Ok(dir) = self.table.get(place.parent)
-            && let Ok(body) = dir.inode().lock().dir()
-        {
-            // A listing may still show the other one.
-            let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
-            body.names.note_change(&place.name, Some(listed));
-        }
-        Err(Error::Stale)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Filesystem;
+use super::parting::is_read_as_another;
 use super::reply::Entry;
 use crate::error::{Error, Result};
 use crate::inode::{
@@ -55,7 +56,7 @@ impl Filesystem {
         if !pin.inode().is_fresh(Instant::now()) {
             match self.revalidate(&pin).await {
                 // The name is another file's, and who has this one open reads it all the same.
-                Err(Error::Stale) if pin.inode().lock().backing.strong_count() > 0 => {}
+                Err(Error::Stale) if self.is_open_without_a_name(&pin) => {}
                 done => done?,
             }
         }
@@ -267,7 +268,7 @@ impl Filesystem {
         let attach =
             || self.table.attach(parent, name, Kind::File, |ino| Inode::new(ino, Kind::File, default, state()));
         let mut pin = attach()?;
-        if self.part_from_backing(&pin, &version).is_err() {
+        if self.part_from_readers(&pin, &version, asked).is_err() {
             pin = attach()?;
         }
         self.note_version(&mut pin.inode().lock(), (version, attributes), asked)?;
@@ -325,8 +326,8 @@ impl Filesystem {
             return Ok(());
         }
         let same = clean.version.same_bytes(&version);
-        if !same && data.backing.strong_count() > 0 {
-            // It stays what the kernel reads: see `part_from_backing`.
+        if is_read_as_another(data, &version) {
+            // It stays what it is: see `part_from_readers`.
             return Ok(());
         }
         if !same {
@@ -376,7 +377,7 @@ impl Filesystem {
                 match self.store.head(&key).await {
                     Ok(info) => {
                         let attributes = Some(Arc::new(info.attributes));
-                        self.part_from_backing(pin, &info.version)?;
+                        self.part_from_readers(pin, &info.version, asked)?;
                         self.note_version(&mut pin.inode().lock(), (info.version, attributes), asked)?;
                         false
                     }

@@ -20,6 +20,7 @@ mod io;
 mod lookup;
 mod misses;
 mod open;
+mod parting;
 mod publish;
 mod readdir;
 mod recover;

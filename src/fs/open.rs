@@ -88,8 +88,9 @@ impl Filesystem {
         if let FileState::Moving(_, settled) = state {
             return Ok(Question::Later(settled.clone()));
         }
-        if matches!(state, FileState::Unlinked(_) | FileState::Removed) && data.opens.all == 0 {
-            // Its bytes were kept for nobody. The kernel looks the name up again.
+        let nameless = matches!(state, FileState::Clean(_)) && matches!(key, Err(Error::Stale));
+        if nameless || (matches!(state, FileState::Unlinked(_) | FileState::Removed) && data.opens.all == 0) {
+            // Its bytes were kept for nobody, or its name is another file's. The kernel looks the name up again.
             return Err(Error::Stale);
         }
         let archived =
@@ -141,14 +142,14 @@ impl Filesystem {
             Ok(reply) => {
                 let version = reply.info.version.clone();
                 let attributes = Some(Arc::new(reply.info.attributes.clone()));
-                self.part_from_backing(pin, &version)?;
+                self.part_from_readers(pin, &version, asked)?;
                 self.note_version(&mut pin.inode().lock(), (version.clone(), attributes), asked)?;
                 let reader = self.transfer.reader(key.clone(), version);
                 reader.adopt(reply);
                 Ok(Some((key, reader)))
             }
-            // It shrank to nothing, or went: HEAD tells.
-            Err(Error::RangeNotSatisfiable | Error::NotFound) => {
+            // It shrank to nothing, or went: HEAD tells. What came wrong is fetched again when it is read.
+            Err(Error::RangeNotSatisfiable | Error::NotFound | Error::Corrupt(_)) => {
                 self.revalidate(pin).await?;
                 Ok(None)
             }

@@ -226,6 +226,28 @@ fn bursts_of_refusals_in_the_stream_are_waited_out() {
 }
 
 #[test]
+fn the_first_bytes_of_an_open_may_come_wrong() {
+    let Some((server, mount)) = server_and_mount() else { return };
+    let kinds = [FaultKind::WrongRange, FaultKind::CutBody { after: 0 }, FaultKind::CutBody { after: 7000 }];
+    let files: Vec<_> =
+        (0..6).map(|number| (format!("f{number}"), noise(40 + number, 20_000 + number as usize % 2 * LARGE))).collect();
+    for (name, bytes) in &files {
+        server.objects().put(name, bytes.clone());
+        std::fs::metadata(mount.path(name)).expect("it is there");
+    }
+    // An answer is believed for a second: after that the open asks, for the first bytes.
+    let looked = std::time::Instant::now();
+    eventually("the second is over", || looked.elapsed() > std::time::Duration::from_secs(1));
+    for (number, (name, bytes)) in files.iter().enumerate() {
+        let before = server.demo().faults_fired();
+        let kind = kinds[number / 2].clone();
+        server.demo().add_fault(Fault::new(kind.clone()).on(Operation::GetObject).once());
+        assert_same_bytes(name, &std::fs::read(mount.path(name)).expect("a read"), bytes);
+        assert_eq!(server.demo().faults_fired(), before + 1, "{name}: {kind:?}");
+    }
+}
+
+#[test]
 fn small_files_fetched_ahead_survive_every_fault_of_a_stream() {
     let Some((server, mount)) = server_and_mount() else { return };
     let content = |number: usize| noise(100 + number as u64, 20_000);

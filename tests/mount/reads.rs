@@ -288,3 +288,31 @@ fn many_streams_share_little_memory_and_none_is_refused() {
     let asked = (STREAMS * SIZE) as u64;
     assert!(came <= asked * 5 / 4, "{came} bytes came for {asked}: streams take each other's memory");
 }
+
+/// The kernel keeps pages by inode: what others bring of a newer version must not be taken for that of an older one.
+#[test]
+fn who_has_a_file_open_is_never_shown_a_newer_version_that_others_read() {
+    const FIRST: usize = 64 << 10;
+    let server = TestServer::start();
+    let mount = server.mount();
+    for (name, size) in [("same", 4 << 20), ("shorter", 1 << 20), ("longer", (4 << 20) + 1)] {
+        let (old, new) = (noise(1, 4 << 20), noise(2, size));
+        server.objects().put(name, old.clone());
+        let path = mount.path(name);
+        let file = File::open(&path).expect("an open");
+        read_at(&file, &old, 0, FIRST);
+        server.objects().put(name, new.clone());
+        // An open that believes what it knows for a second is told of the change by its read.
+        eventually("an open shows the new version", || std::fs::read(&path).is_ok_and(|seen| seen == new));
+        let mut rest = vec![0; old.len() - FIRST];
+        match file.read_exact_at(&mut rest, FIRST as u64) {
+            Ok(()) => assert_same_bytes(name, &rest, &old[FIRST..]),
+            Err(error) => assert_eq!(error.raw_os_error(), Some(libc::ESTALE), "{name}: {error}"),
+        }
+        let stat = file.metadata().expect("attributes of what is open");
+        assert_eq!(stat.len(), old.len() as u64, "{name}: the size of another version");
+        assert_eq!(std::fs::metadata(&path).expect("attributes").len(), new.len() as u64, "{name}");
+        drop(file);
+        assert_same_bytes(name, &std::fs::read(&path).expect("a read"), &new);
+    }
+}

@@ -11,6 +11,7 @@ mod kept;
 mod meanwhile;
 mod moves;
 mod names;
+mod parting;
 mod races;
 mod recover;
 mod requests;

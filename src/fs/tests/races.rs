@@ -191,6 +191,7 @@ async fn a_handle_neither_reads_nor_changes_what_another_writer_put_in_the_place
         matches!(rig.fs.write(old, 0, b"x").await, Err(Error::Stale)),
         "a change of another file than the one opened"
     );
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
     let new = rig.open(ino, WRITE).await;
     rig.fs.write(new, 0, b"T").await.expect("a write");
     assert!(matches!(rig.fs.read(old, 0, 9).await, Err(Error::Stale)), "two versions were mixed");

@@ -196,6 +196,7 @@ async fn a_reader_follows_a_writer_of_the_same_mount_and_is_stale_after_another(
     rig.store.set("p/f", "another writer's");
     rig.fs.getattr(ino).await.expect("attributes");
     assert!(matches!(rig.fs.read(reader, 0, 9).await, Err(Error::Stale)), "two versions were mixed");
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
     assert_eq!(rig.read(ino).await.expect("a new open"), b"another writer's");
 }
 
