@@ -72,8 +72,13 @@ impl Filesystem {
         let (_passage, owned) = match self.own_in_place(inode).await {
             Ok(both) => both,
             Err(Error::NotFound) => {
+                let mut data = inode.lock();
+                if data.parted {
+                    // The name is another file's by now, which is the one that is meant.
+                    return Err(Error::Stale);
+                }
                 // No name: nothing to store it in, and nobody to find it there.
-                inode.lock().ownership.change(change, SystemTime::now());
+                data.ownership.change(change, SystemTime::now());
                 return Ok(());
             }
             Err(error) => return Err(error),

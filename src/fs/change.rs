@@ -47,6 +47,9 @@ impl Filesystem {
         let key = self.table.key_of(inode.ino())?;
         self.note_open(&staged, &key, Some(&clean.version), &Expect::Is(clean.version.etag.clone()))?;
         let mut data = inode.lock();
+        if data.parted {
+            return Err(Error::Stale);
+        }
         match data.file()? {
             // Still what it was when it was looked at, so that the draft is based on what is there.
             FileState::Clean(now) if now.version.same_bytes(&clean.version) => {
@@ -174,6 +177,9 @@ pub(super) fn replace_draft(inode: &Arc<Inode>) -> Result<bool> {
 /// False when the file was no longer clean.
 fn replace_clean(inode: &Arc<Inode>, staged: Arc<StagedFile>) -> Result<bool> {
     let mut data = inode.lock();
+    if data.parted {
+        return Err(Error::Stale);
+    }
     let FileState::Clean(clean) = data.file()? else { return Ok(false) };
     let origin = Origin::Replaced(Some(clean.version.clone()));
     data.apply(Event::Change(Draft { staged, origin, phase: Phase::Born }))?;

@@ -90,6 +90,9 @@ impl Filesystem {
         let (lineage, keep_cache, backing) = loop {
             let settled = {
                 let mut data = pin.inode().lock();
+                if data.parted {
+                    return Err(Error::Stale);
+                }
                 match (data.file()?, data.opens.all) {
                     (FileState::Unlinked(_) | FileState::Removed, 0) => return Err(Error::Stale),
                     (FileState::Moving(_, settled), 0) => settled.clone(),

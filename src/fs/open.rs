@@ -88,7 +88,7 @@ impl Filesystem {
         if let FileState::Moving(_, settled) = state {
             return Ok(Question::Later(settled.clone()));
         }
-        let nameless = matches!(state, FileState::Clean(_)) && matches!(key, Err(Error::Stale));
+        let nameless = data.parted || (matches!(state, FileState::Clean(_)) && matches!(key, Err(Error::Stale)));
         if nameless || (matches!(state, FileState::Unlinked(_) | FileState::Removed) && data.opens.all == 0) {
             // Its bytes were kept for nobody, or its name is another file's. The kernel looks the name up again.
             return Err(Error::Stale);
@@ -120,7 +120,9 @@ impl Filesystem {
         {
             return Ok(first);
         }
-        let (key, known, size) = loop {
+        let (asked, (key, known, size)) = loop {
+            // Before the name is looked at: it may be another file's when the answer comes.
+            let asked = Instant::now();
             match self.question(pin, intent)? {
                 Question::Nothing => return Ok(None),
                 Question::Later(settled) => drop(settled.wait().await),
@@ -128,7 +130,7 @@ impl Filesystem {
                     self.revalidate(pin).await?;
                     return Ok(None);
                 }
-                Question::FirstBytes(key, known, size) => break (key, known, size),
+                Question::FirstBytes(key, known, size) => break (asked, (key, known, size)),
             }
         };
         let range = ByteRange::at(0, if size <= WHOLE_MAX { size } else { FIRST_BYTES });
@@ -137,7 +139,6 @@ impl Filesystem {
             // If it is another version by now, nobody reads through this one.
             return Ok(Some((key, reader)));
         }
-        let asked = Instant::now();
         match self.store.get(&key, whole_or(range, size), None).await {
             Ok(reply) => {
                 let version = reply.info.version.clone();

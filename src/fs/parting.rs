@@ -17,10 +17,12 @@ impl Filesystem {
     /// `Stale` when that was so: the kernel looks the name up again.
     pub(super) fn part_from_readers(&self, pin: &Pin, version: &Version, asked: Instant) -> Result<()> {
         {
-            let data = pin.inode().lock();
+            let mut data = pin.inode().lock();
             if data.is_changed_since(asked) || !is_read_as_another(&data, version) {
                 return Ok(());
             }
+            // From here on nobody opens or changes it who looked before.
+            data.parted = true;
         }
         let place = self.table.place(pin.ino());
         self.table.detach(pin.ino());

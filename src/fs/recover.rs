@@ -204,7 +204,7 @@ impl Filesystem {
         })?;
         let mut data = pin.inode().lock();
         if !made {
-            if !matches!(data.file()?, FileState::Clean(_)) || data.committed.is_some() {
+            if !matches!(data.file()?, FileState::Clean(_)) || data.committed.is_some() || data.parted {
                 return Err(Error::AlreadyExists);
             }
             data.apply(Event::Change(draft))?;

@@ -114,7 +114,9 @@ impl Filesystem {
             (None, Some(version)) => {
                 let staged = Arc::new(self.stage.over(version.size)?);
                 if let (Some(object), true) = (object, is_open) {
-                    self.hydrate_all(object, &staged).await?;
+                    // Replaced by another client: who tries again finds that out first.
+                    let replaced = |error: &Error| matches!(error, Error::Stale).then(|| inode.lock().belief.forget());
+                    self.hydrate_all(object, &staged).await.inspect_err(|error| _ = replaced(error))?;
                 }
                 Ok(Remains::Staged { staged, base: None })
             }

@@ -55,6 +55,8 @@ pub struct NodeData {
     pub attempts: Vec<Arc<Attempt>>,
     /// The last commit failed: until one does not, whoever closes the file wants to know how it ends.
     pub commit_failed: bool,
+    /// Its name was given to another inode: it stays what it is for the handles that it has, and gets no more.
+    pub parted: bool,
     /// A task waits to try the commit again.
     pub retrying: bool,
     /// A place among the files that were closed and are not stored, while this is one.
@@ -331,6 +333,7 @@ impl Inode {
             as_of: None,
             attempts: Vec::new(),
             commit_failed: false,
+            parted: false,
             retrying: false,
             behind: None,
             lineage: 0,

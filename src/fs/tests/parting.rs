@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::error::Error;
+use crate::fs::SetAttributes;
+use crate::inode::OwnershipChange;
 
 /// Opens as the kernel does, which looks a name up again once when the open says ESTALE.
 async fn opened(rig: &Rig, name: &str) -> (Ino, Fh) {
@@ -108,5 +110,37 @@ async fn an_inode_without_a_name_is_not_opened_on_what_is_believed_of_it() {
     let pin = rig.fs.table.get(ino).expect("the inode");
     assert!(rig.fs.part_from_readers(&pin, &theirs, std::time::Instant::now()).is_err());
     assert!(matches!(rig.fs.open(ino, READ).await, Err(Error::Stale)), "its reads would fail");
+    rig.close(fh).await.expect("a close");
+}
+
+#[tokio::test]
+async fn who_came_just_before_the_parting_gets_no_handle_and_changes_nothing() {
+    let rig = Rig::with(no_cache()).await;
+    rig.store.set("p/f", "old");
+    let (ino, fh) = opened(&rig, "f").await;
+    // They have asked when the old version was still there.
+    let (reader, writer) = (rig.fs.table.get(ino).expect("the inode"), rig.fs.table.get(ino).expect("the inode"));
+    rig.store.set("p/f", "theirs");
+    opened(&rig, "f").await;
+    assert!(matches!(rig.fs.add_file_handle(reader, READ, None).await, Err(Error::Stale)), "its reads would fail");
+    assert!(matches!(rig.fs.begin_replace(&writer).await, Err(Error::Stale)), "what it cut would be lost");
+    let ownership = OwnershipChange { mode: Some(0o600), ..OwnershipChange::default() };
+    let change = SetAttributes { ownership, ..SetAttributes::default() };
+    assert!(matches!(rig.fs.setattr(ino, change).await, Err(Error::Stale)), "a mode that no object has");
+    assert!(matches!(rig.fs.open(ino, TRUNCATE).await, Err(Error::Stale)));
+    rig.close(fh).await.expect("a close");
+    assert_eq!(rig.object("p/f").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test]
+async fn a_file_replaced_while_it_is_open_is_removed_by_the_second_try() {
+    let rig = Rig::with(settings()).await;
+    rig.store.set("p/f", vec![1; 300]);
+    let (_, fh) = opened(&rig, "f").await;
+    rig.store.set("p/f", vec![2; 200]);
+    if rig.fs.unlink(Ino::ROOT, b"f").await.is_err() {
+        rig.fs.unlink(Ino::ROOT, b"f").await.expect("the kernel tries once more");
+    }
+    assert_eq!(rig.object("p/f"), None);
     rig.close(fh).await.expect("a close");
 }
