@@ -99,6 +99,10 @@ impl Filesystem {
     /// A draft takes the change along with its commit, at no request. In `basic` only what changes nothing, or is ignored, gets here.
     fn change_draft(&self, inode: &Arc<Inode>, change: &OwnershipChange) -> Result<bool> {
         let mut data = inode.lock();
+        if data.parted {
+            // The name is another file's by now, which is the one that is meant.
+            return Err(Error::Stale);
+        }
         let unnamed_or_draft = matches!(data.file()?, FileState::Dirty(_) | FileState::Unlinked(_));
         if !unnamed_or_draft || !self.keeps_metadata() {
             return Ok(false);

@@ -16,7 +16,7 @@ use crate::backoff::Backoff;
 use crate::config::CommitMode;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Clean, Draft, FileState, Inode, Kind, Listed, NodeData, Origin, Owned, Passage, Phase, Prior, Remains, Settled,
+    Clean, Draft, FileState, Inode, Kind, Listed, NodeData, Origin, Owned, Passage, Phase, Prior, Settled,
 };
 use crate::stage::StagedFile;
 use crate::store::Attributes;
@@ -277,18 +277,8 @@ impl Filesystem {
     async fn lose_exclusive(&self, owned: Owned, draft: &Draft, path: &str) -> Result<()> {
         let key = self.table.key_of(owned.inode().ino())?;
         self.keep_loser(draft, &key, path).await;
-        match self.store.head(&key).await {
-            Ok(info) => {
-                let clean = Clean { version: info.version, local: None };
-                let attributes = Arc::new(info.attributes);
-                owned.settle_clean(clean, |data| {
-                    data.lineage += 1;
-                    data.attributes = Some(attributes);
-                    data.belief.forget();
-                })?;
-            }
-            Err(_) => self.take_name_away(owned, &draft.staged)?,
-        }
+        let theirs = self.store.head(&key).await.ok().map(|info| info.version);
+        self.give_name_away(owned, theirs)?;
         Err(Error::AlreadyExists)
     }
 
@@ -312,18 +302,6 @@ impl Filesystem {
                 }
             }
         }
-    }
-
-    /// The file has no name any more, and open handles go on with these bytes.
-    pub(super) fn take_name_away(&self, owned: Owned, staged: &Arc<StagedFile>) -> Result<()> {
-        let ino = owned.inode().ino();
-        let place = self.table.place(ino);
-        if let Some(place) = place {
-            self.note_name(place.parent, &place.name, None);
-        }
-        owned.unlinked(Remains::Staged { staged: staged.clone(), base: None })?;
-        self.table.detach(ino);
-        Ok(())
     }
 
     /// Staged bytes that have nowhere else to be survive a loss of power too. Those on their way to S3 need not: that would

@@ -11,8 +11,8 @@ use humantime::format_rfc3339_seconds;
 use super::Filesystem;
 use crate::config::ConflictPolicy;
 use crate::error::{Error, Result};
-use crate::inode::{Clean, Draft, Inode, Kind, Listed, Owned};
-use crate::store::{Attributes, ObjectInfo};
+use crate::inode::{Draft, Inode, Kind, Listed, Owned};
+use crate::store::Attributes;
 use crate::types::{DirPrefix, Expect, NAME_MAX, Name, ObjectKey, Version};
 
 /// Times that the other writer may be faster again before the change is refused.
@@ -29,7 +29,7 @@ pub(super) enum Resolved {
     /// The bytes stand under the file's own name, as this version.
     Replaced(Version, Attributes),
     /// They stand beside it; the file is the other writer's.
-    Beside(ObjectInfo),
+    Beside(Version),
 }
 
 impl Filesystem {
@@ -54,7 +54,7 @@ impl Filesystem {
                 Some(theirs) if policy == ConflictPolicy::KeepBoth => {
                     let kept = self.keep_beside(inode, draft, &key).await?;
                     tracing::warn!(path, ours = %kept, "another client changed the file too; both versions are kept");
-                    return Ok(Resolved::Beside(theirs));
+                    return Ok(Resolved::Beside(theirs.version));
                 }
                 Some(theirs) => Expect::Is(theirs.version.etag),
                 // A name that is gone holds nothing that could be overwritten.
@@ -97,21 +97,10 @@ impl Filesystem {
         Err(Error::Stale)
     }
 
-    /// From here on the file is the other writer's. Whoever has it open still meant what was there before.
-    pub(super) fn settle_beside(&self, owned: Owned, draft: &Draft, theirs: ObjectInfo) -> Result<()> {
-        let inode = owned.inode().clone();
+    /// From here on the name is the other writer's. Whoever has the file open still meant what was there before.
+    pub(super) fn settle_beside(&self, owned: Owned, draft: &Draft, theirs: Version) -> Result<()> {
         draft.staged.clean();
-        let listed = Listed { kind: Kind::File, version: Some(theirs.version.clone()) };
-        let attributes = Some(Arc::new(theirs.attributes));
-        let modified = theirs.version.modified;
-        self.note_name_changed(&inode, Some(listed));
-        owned.settle_clean(Clean { version: theirs.version, local: None }, |data| {
-            data.lineage += 1;
-            data.ownership = self.ownership_of(data.ownership, modified, attributes.as_deref());
-            data.attributes = attributes;
-            data.belief.forget();
-            data.attempts.clear();
-        })
+        self.give_name_away(owned, Some(theirs))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::readdir::DirStream;
 use super::{Filesystem, backing};
 use crate::error::{Error, Result};
-use crate::inode::{Backing, Draft, Event, FileState, Phase, Pin};
+use crate::inode::{Backing, Draft, FileState, Phase, Pin};
 use crate::transfer::{Cursor, ObjectReader};
 use crate::types::{Fh, Ino, ObjectKey, OpenIntent, Version};
 
@@ -158,10 +158,8 @@ impl Filesystem {
                 FileState::Clean(clean) if data.opens.all == 0 => Some(clean.version.clone()),
                 _ => None,
             };
-            if version.is_some() {
-                data.apply(Event::LetGo)?;
-            }
-            (local, version)
+            let unused = data.let_go();
+            (local.or(unused), version)
         };
         if let (Some(staged), Some(version), Ok(key)) = (local, version, key) {
             self.transfer.keep_written(&key, &version, staged);

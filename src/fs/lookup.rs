@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Filesystem;
-use super::parting::is_read_as_another;
+use super::parting::{is_left_alone, is_read_as_another};
 use super::reply::Entry;
 use crate::error::{Error, Result};
 use crate::inode::{
@@ -53,6 +53,9 @@ impl Filesystem {
     /// `Stale` when it is gone, and what S3 answers.
     pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Attr> {
         let pin = self.table.get(ino)?;
+        if is_left_alone(&pin.inode().lock()) {
+            return Err(Error::Stale);
+        }
         if !pin.inode().is_fresh(Instant::now()) {
             match self.revalidate(&pin).await {
                 // The name is another file's, and who has this one open reads it all the same.

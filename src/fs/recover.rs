@@ -13,13 +13,14 @@ use futures_util::{StreamExt, stream};
 
 use super::Filesystem;
 use super::commit::{RETRY, Scope};
+use super::parting::is_open;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Attempt, Body, Clean, DirBody, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior,
+    Attempt, Body, DirBody, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior,
     StoredAttributes,
 };
 use crate::stage::{Doubt, Leftover, Record, StagedFile};
-use crate::store::{Attributes, ObjectInfo};
+use crate::store::Attributes;
 use crate::types::{Expect, Ino, Name, ObjectKey};
 
 /// Files taken in at once, each with an open descriptor. The others follow as these are done.
@@ -188,8 +189,11 @@ impl Filesystem {
         let (name, above) = path.split_last().ok_or(Error::InvalidName)?;
         let dir = self.dirs_on_the_way(above)?;
         let _passage = self.table.pass(&[dir.ino()]).await;
-        if self.table.child(dir.ino(), name).is_some_and(|child| child.inode().kind() == Kind::Dir) {
-            return Err(Error::IsDirectory);
+        if let Some(child) = self.table.child(dir.ino(), name) {
+            if child.inode().kind() == Kind::Dir {
+                return Err(Error::IsDirectory);
+            }
+            self.part_from_clean(&child);
         }
         let default = self.file_default(left.recorded);
         let ownership = match self.keeps_metadata() {
@@ -204,11 +208,12 @@ impl Filesystem {
         })?;
         let mut data = pin.inode().lock();
         if !made {
-            if !matches!(data.file()?, FileState::Clean(_)) || data.committed.is_some() || data.parted {
+            let is_clean = matches!(data.file()?, FileState::Clean(_)) && data.committed.is_none();
+            if !is_clean || data.parted || is_open(&data) {
                 return Err(Error::AlreadyExists);
             }
             data.apply(Event::Change(draft))?;
-            // Other bytes than those that open handles read.
+            // Other bytes than those that the kernel may have kept.
             data.lineage += 1;
             data.ownership = ownership;
         }
@@ -351,7 +356,7 @@ impl Filesystem {
         let (_passage, owned) = self.own_in_place(inode).await?;
         let key = self.table.key_of(inode.ino())?;
         let there = match self.store.head(&key).await {
-            Ok(info) => Some(info),
+            Ok(info) => Some(info.version),
             Err(Error::NotFound) => None,
             Err(error) => return Err(error),
         };
@@ -361,22 +366,7 @@ impl Filesystem {
             _ => return Ok(false),
         }
         taken.staged.keep();
-        let Some(ObjectInfo { version, attributes, .. }) = there else {
-            return self.take_name_away(owned, &taken.staged).map(|()| true);
-        };
-        let default = self.file_default(version.modified);
-        let stored = StoredAttributes::read(&attributes.metadata);
-        let keeps = self.keeps_metadata();
-        let modified = version.modified;
-        let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
-        self.note_name_changed(inode, Some(listed));
-        owned.settle_clean(Clean { version, local: None }, |data| {
-            data.lineage += 1;
-            data.ownership = if keeps { Ownership::from_stored(&stored, default, modified) } else { default };
-            data.attributes = Some(Arc::new(attributes));
-            data.attempts.clear();
-            data.belief.forget();
-        })?;
+        self.give_name_away(owned, there)?;
         Ok(true)
     }
 

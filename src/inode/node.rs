@@ -1,6 +1,6 @@
 //! One inode: its attributes, what is known of its object, and the state of its bytes, behind one short lock.
 //!
-//! Owns write tickets (who writes now) and the hand-over of a file to the one task that commits or moves it. Places and
+//! Owns write tickets (who writes now). Who takes a whole file for a while is `owned`. Places and
 //! names are the table's; the lock order is table before inode, and two inodes by ascending number.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -13,7 +13,7 @@ use super::backing::Backing;
 use super::freshness::Belief;
 use super::listing::DirNames;
 use super::settled::Settled;
-use super::state::{Clean, Draft, Event, FileState, Located, Origin, Remains};
+use super::state::{Clean, Draft, Event, FileState, Located, Remains};
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::Attributes;
@@ -129,13 +129,17 @@ impl NodeData {
         }
     }
 
-    /// Lets go of committed bytes that no handle needs. They are given back, to be dropped after the lock: removing a file of
+    /// Lets go of bytes that no handle needs: committed ones, and those of a file whose name is another's. They are given back, to be dropped after the lock: removing a file of
     /// the local disk takes its time.
     pub fn let_go(&mut self) -> Option<Arc<StagedFile>> {
         match &self.body {
             Body::File(FileState::Clean(clean)) if self.opens.all == 0 => {
                 let local = clean.local.clone()?;
                 self.apply(Event::LetGo).ok().map(|()| local)
+            }
+            Body::File(FileState::Unlinked(Remains::Staged { staged, .. })) if self.parted && self.opens.all == 0 => {
+                let staged = staged.clone();
+                self.apply(Event::LastPin).ok().map(|()| staged)
             }
             _ => None,
         }
@@ -177,7 +181,7 @@ pub struct Inode {
     ino: Ino,
     kind: Kind,
     data: Mutex<NodeData>,
-    writers: watch::Sender<usize>,
+    pub(super) writers: watch::Sender<usize>,
 }
 
 /// What a write finds.
@@ -210,115 +214,6 @@ impl WriteTicket {
 impl Drop for WriteTicket {
     fn drop(&mut self) {
         self.inode.writers.send_modify(|count| *count = count.saturating_sub(1));
-    }
-}
-
-/// A file taken for a while by one task. Dropped without a word, the file is as it was before.
-#[derive(Debug)]
-pub struct Owned {
-    inode: Arc<Inode>,
-    prior: Option<Prior>,
-    settled: Settled,
-}
-
-/// What the file was when it was taken.
-#[derive(Clone, Debug)]
-pub enum Prior {
-    /// As in S3.
-    Clean(Clean),
-    /// A draft.
-    Dirty(Draft),
-}
-
-impl Owned {
-    /// What the file was when it was taken.
-    ///
-    /// # Errors
-    /// `Internal` after it was given back.
-    pub fn prior(&self) -> Result<&Prior> {
-        self.prior.as_ref().ok_or(Error::Internal("a file was used after it was given back"))
-    }
-
-    /// The inode.
-    pub fn inode(&self) -> &Arc<Inode> {
-        &self.inode
-    }
-
-    /// What others wait for.
-    pub fn settled(&self) -> &Settled {
-        &self.settled
-    }
-
-    /// Waits until nobody writes. New writers wait for the owner.
-    pub async fn writers_gone(&self) {
-        let mut writers = self.inode.writers.subscribe();
-        // The sender lives in the inode, which this holds: the wait can't fail.
-        let _ = writers.wait_for(|count| *count == 0).await;
-    }
-
-    /// The file is this object now.
-    ///
-    /// # Errors
-    /// `Internal`
-    pub fn settle_clean(mut self, clean: Clean, change: impl FnOnce(&mut NodeData)) -> Result<()> {
-        self.end(Ok(()), |data| {
-            data.apply(Event::SettleOk(clean))?;
-            data.commit_failed = false;
-            data.behind = None;
-            change(data);
-            Ok(())
-        })
-    }
-
-    /// It failed: what was there before stays, and who waits is told.
-    ///
-    /// # Errors
-    /// `Internal`
-    pub fn settle_failed(mut self, error: Error) -> Result<()> {
-        self.end(Err(error.clone()), |data| {
-            data.commit_failed = true;
-            data.apply(Event::SettleErr(error))
-        })
-    }
-
-    /// The draft goes on, with this origin.
-    ///
-    /// # Errors
-    /// `Internal`
-    pub fn reopen(mut self, origin: Origin) -> Result<()> {
-        self.end(Ok(()), |data| data.apply(Event::Reopen(origin)))
-    }
-
-    /// The name is gone.
-    ///
-    /// # Errors
-    /// `Internal`
-    pub fn unlinked(mut self, remains: Remains) -> Result<()> {
-        self.end(Ok(()), |data| {
-            data.behind = None;
-            data.apply(Event::Unlink(remains))
-        })
-    }
-
-    fn end(&mut self, outcome: Result<()>, change: impl FnOnce(&mut NodeData) -> Result<()>) -> Result<()> {
-        self.prior = None;
-        let (done, _unused) = {
-            let mut data = self.inode.lock();
-            (change(&mut data), data.let_go())
-        };
-        self.settled.settle(outcome);
-        done
-    }
-}
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let event = match self.prior.take() {
-            None => return,
-            Some(Prior::Clean(clean)) => Event::SettleOk(clean),
-            Some(Prior::Dirty(draft)) => Event::Reopen(draft.origin),
-        };
-        let _ = self.end(Ok(()), |data| data.apply(event));
     }
 }
 
@@ -389,13 +284,15 @@ impl Inode {
     /// A turn to write.
     ///
     /// # Errors
-    /// `IsDirectory`, `NotFound` for a file that is gone.
+    /// `IsDirectory`, `NotFound` for a file that is gone, `Stale` for one whose name is another file's.
     pub fn write_turn(self: &Arc<Self>) -> Result<WriteTurn> {
         let data = self.lock();
         let state = data.file()?;
         let turn = match state {
             FileState::Clean(clean) => WriteTurn::Begin(clean.clone()),
             FileState::Uploading(_, settled) | FileState::Moving(_, settled) => WriteTurn::Wait(settled.clone()),
+            // An unlinked file is its writer's until the last close; here the name went without the writer's knowing.
+            FileState::Unlinked(_) | FileState::Removed if data.parted => return Err(Error::Stale),
             FileState::Unlinked(Remains::Object(object)) => WriteTurn::Preserve(object.clone()),
             FileState::Dirty(Draft { staged, .. }) | FileState::Unlinked(Remains::Staged { staged, .. }) => {
                 // Counted under the lock: a seal that comes later sees this writer.
@@ -405,41 +302,5 @@ impl Inode {
             FileState::Removed => return Err(Error::NotFound),
         };
         Ok(turn)
-    }
-
-    /// Takes the file, or says whom to wait for.
-    ///
-    /// # Errors
-    /// `NotFound` for a file that has no name any more.
-    pub fn try_own(self: &Arc<Self>) -> Result<std::result::Result<Owned, Settled>> {
-        let mut data = self.lock();
-        let (prior, event, settled) = match data.file()? {
-            FileState::Uploading(_, settled) | FileState::Moving(_, settled) => return Ok(Err(settled.clone())),
-            FileState::Unlinked(_) | FileState::Removed => return Err(Error::NotFound),
-            FileState::Clean(clean) => {
-                let settled = Settled::new();
-                (Prior::Clean(clean.clone()), Event::Own(settled.clone()), settled)
-            }
-            FileState::Dirty(draft) => {
-                let settled = Settled::new();
-                (Prior::Dirty(draft.clone()), Event::Seal(settled.clone()), settled)
-            }
-        };
-        data.apply(event)?;
-        Ok(Ok(Owned { inode: self.clone(), prior: Some(prior), settled }))
-    }
-
-    /// Takes the file as soon as nobody else has it.
-    ///
-    /// # Errors
-    /// As [`Inode::try_own`].
-    pub async fn own(self: &Arc<Self>) -> Result<Owned> {
-        loop {
-            match self.try_own()? {
-                Ok(owned) => return Ok(owned),
-                // How the other one's work ended is not our business: the state says what is there now.
-                Err(settled) => drop(settled.wait().await),
-            }
-        }
     }
 }

@@ -56,12 +56,27 @@ async fn keep_both_stores_a_copy_and_shows_the_other_version() {
     assert_eq!(ours.object("p/f").as_deref(), Some(&b"theirs"[..]));
     let copy = conflict_copy(&ours);
     assert_eq!(ours.object(&copy).as_deref(), Some(&b"ours, longer"[..]));
-    // As the kernel does, which knows the size of what was there before.
-    assert_eq!(ours.fs.getattr(ino).await.expect("attributes").size, 6);
-    assert_eq!(ours.read(ino).await.expect("a read"), b"theirs");
+    let now = ours.ino(Ino::ROOT, "f").await.expect("their file");
+    assert_ne!(now, ino, "the kernel would show their bytes to who has ours open");
+    assert_eq!(ours.read(now).await.expect("a read"), b"theirs");
+    assert_eq!(&ours.fs.read(fh, 0, 99).await.expect("a read")[..], b"ours, longer");
     assert_eq!(ours.names(Ino::ROOT).await, ["f", copy.trim_start_matches("p/")]);
-    assert!(matches!(ours.fs.write(fh, 0, b"x").await, Err(Error::Stale)), "a change of another's file");
+    nothing_changes(&ours, ino, fh).await;
     ours.close(fh).await.expect("nothing is left to commit");
+    assert!(matches!(ours.fs.getattr(ino).await, Err(Error::Stale)), "the kernel looks the name up again");
+}
+
+/// What was written, cut or given attributes here would go nowhere, since the name is another's.
+async fn nothing_changes(rig: &Rig, ino: Ino, fh: Fh) {
+    assert!(matches!(rig.fs.write(fh, 0, b"x").await, Err(Error::Stale)), "a write that is lost");
+    for handle in [Some(fh), None] {
+        let cut = SetAttributes { size: Some(1), handle, ..SetAttributes::default() };
+        assert!(matches!(rig.fs.setattr(ino, cut).await, Err(Error::Stale)), "a truncation that is lost");
+        let ownership = OwnershipChange { mode: Some(0o600), ..OwnershipChange::default() };
+        let mode = SetAttributes { ownership, handle, ..SetAttributes::default() };
+        assert!(matches!(rig.fs.setattr(ino, mode).await, Err(Error::Stale)), "a mode that is lost");
+    }
+    assert!(matches!(rig.fs.open(ino, TRUNCATE).await, Err(Error::Stale)), "an open of what has no name");
 }
 
 #[tokio::test]

@@ -120,6 +120,26 @@ async fn the_loser_of_an_exclusive_create_is_told_and_sees_the_winners_file() {
     assert_eq!(rig.read(ino).await.expect("a read"), b"theirs");
 }
 
+#[tokio::test]
+async fn the_loser_of_an_exclusive_create_reads_its_own_bytes_and_writes_no_more() {
+    let rig = Rig::new().await;
+    let made = rig.fs.create(Ino::ROOT, b"lock", CREATION, EXCLUSIVE).await.expect("nobody else yet");
+    let (ino, fh) = (made.entry.attr.ino, made.opened.fh);
+    rig.fs.write(fh, 0, b"mine").await.expect("a write");
+    rig.store.set("p/lock", "theirs");
+    assert!(matches!(rig.fs.flush(fh).await, Err(Error::AlreadyExists)));
+    let now = rig.ino(Ino::ROOT, "lock").await.expect("the winner's file");
+    assert_ne!(now, ino, "the kernel would show the winner's bytes to who has the loser's open");
+    assert_eq!(rig.read(now).await.expect("a read"), b"theirs");
+    assert_eq!(&rig.fs.read(fh, 0, 9).await.expect("a read")[..], b"mine");
+    assert!(
+        matches!(rig.fs.write(fh, 0, b"more").await, Err(Error::Stale)),
+        "the next close would say that it is stored"
+    );
+    rig.close(fh).await.expect("nothing is left to do");
+    assert_eq!(rig.object("p/lock").as_deref(), Some(&b"theirs"[..]));
+}
+
 /// Whoever lost was told so: it must not get the lock after all, which nobody would ever take away.
 #[tokio::test]
 async fn the_loser_of_an_exclusive_create_stays_one_when_the_winner_has_gone() {

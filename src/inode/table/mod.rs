@@ -10,7 +10,8 @@ use std::time::Instant;
 
 use super::attr::{Kind, Ownership};
 use super::gate::{Closed, Gate};
-use super::node::{Body, DirBody, Inode, NodeData, Owned};
+use super::node::{Body, DirBody, Inode, NodeData};
+use super::owned::Owned;
 use super::state::{Event, FileState};
 use crate::error::{Error, Result};
 use crate::types::{DirPrefix, Ino, Name, ObjectKey};
