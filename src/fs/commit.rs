@@ -219,18 +219,22 @@ impl Filesystem {
         draft.staged.clean();
         let key = self.table.key_of(inode.ino());
         let local = (inode.lock().opens.all > 0).then(|| draft.staged.clone());
-        let written = local.is_none().then(|| version.clone());
-        let listed = Listed { kind: Kind::File, version: Some(version.clone()) };
-        let keeps = self.keeps_metadata();
-        let span = self.file_span();
-        let modified = version.modified;
-        // While the file can't be moved: its name is then the one that was committed.
-        self.note_name_changed(&inode, Some(listed));
-        if let (Some(version), Ok(key)) = (written, key) {
+        if let (None, Ok(key)) = (&local, key) {
             // Its last close was before; else that one does this.
             self.transfer.keep_written(&key, &version, draft.staged.clone());
         }
-        owned.settle_clean(Clean { version, local }, |data| {
+        self.settle_stored(owned, Clean { version, local }, attributes)
+    }
+
+    /// The file is this object, which was made here just now.
+    pub(super) fn settle_stored(&self, owned: Owned, clean: Clean, attributes: Attributes) -> Result<()> {
+        let listed = Listed { kind: Kind::File, version: Some(clean.version.clone()) };
+        let keeps = self.keeps_metadata();
+        let span = self.file_span();
+        let modified = clean.version.modified;
+        // While the file can't be moved: its name is then the one that was committed.
+        self.note_name_changed(owned.inode(), Some(listed));
+        owned.settle_clean(clean, |data| {
             data.attributes = Some(Arc::new(attributes));
             data.committed = Some(Instant::now());
             data.belief.checked(Instant::now(), true, span);

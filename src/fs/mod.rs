@@ -12,6 +12,7 @@ mod backing;
 mod change;
 mod commit;
 mod conflict;
+mod copy_range;
 mod create;
 mod directory;
 mod drain;
@@ -44,6 +45,7 @@ use crate::transfer::Transfer;
 use crate::types::DirPrefix;
 
 pub use attributes::SetAttributes;
+pub use copy_range::CopyRange;
 pub use create::Creation;
 pub use drain::{Drained, Holders};
 pub use io::Allocation;

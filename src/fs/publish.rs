@@ -109,12 +109,7 @@ impl Filesystem {
     ) {
         let Some(attributes) = attributes.filter(|_| error.is_transient()) else { return };
         let Ok(sums) = self.transfer.sums(&draft.staged).await else { return };
-        let attempt = Attempt { size: draft.staged.size(), sums, attributes, began };
-        let mut data = inode.lock();
-        if data.attempts.len() >= ATTEMPTS_MAX {
-            data.attempts.remove(0);
-        }
-        data.attempts.push(Arc::new(attempt));
+        remember(inode, Arc::new(Attempt { size: draft.staged.size(), sums, attributes, began }));
     }
 
     /// The object, if it is what an upload of this draft made that got no answer.
@@ -212,4 +207,12 @@ impl Filesystem {
             upload_id: None,
         })
     }
+}
+
+pub(super) fn remember(inode: &Arc<Inode>, attempt: Arc<Attempt>) {
+    let mut data = inode.lock();
+    if data.attempts.len() >= ATTEMPTS_MAX {
+        data.attempts.remove(0);
+    }
+    data.attempts.push(attempt);
 }

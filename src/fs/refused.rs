@@ -42,7 +42,8 @@ pub enum Refused {
     FallocateMode,
     /// renameat2(2) with RENAME_EXCHANGE or RENAME_WHITEOUT.
     RenameMode,
-    /// copy_file_range(2): EXDEV makes every caller, and the kernel itself, copy by reading and writing.
+    /// copy_file_range(2) of anything but a whole file: EXDEV makes every caller, and the kernel itself, copy by reading and
+    /// writing.
     CopyFileRange,
     /// Record locks: the kernel keeps them itself, within the mount.
     Lock,

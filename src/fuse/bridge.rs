@@ -18,7 +18,7 @@ use super::answer::{Call, answer};
 use super::convert::{self, TTL, errno, refusal};
 use super::reply::{attr, directory, directory_plus, empty, entry, fh, handle, opened};
 use crate::error::Result;
-use crate::fs::{Allocation, Creation, Filesystem, Refused, RenameMode, SetAttributes};
+use crate::fs::{Allocation, CopyRange, Creation, Filesystem, Refused, RenameMode, SetAttributes};
 use crate::inode::OwnershipChange;
 use crate::types::ByteRange;
 
@@ -408,15 +408,21 @@ impl fuser::Filesystem for Bridge {
         &self,
         _req: &Request,
         _ino_in: INodeNo,
-        _fh_in: FileHandle,
-        _offset_in: u64,
-        _ino_out: INodeNo,
-        _fh_out: FileHandle,
-        _offset_out: u64,
-        _len: u64,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
-        reply.error(refusal(Refused::CopyFileRange));
+        let copy = CopyRange { from: (fh(fh_in), offset_in), to: (fh(fh_out), offset_out), len };
+        let fs = self.fs.clone();
+        let operation = async move { fs.copy_file_range(copy).await };
+        self.serve(Call::transfer("copy_file_range", convert::ino(ino_out)), operation, |outcome| match outcome {
+            Ok(copied) => reply.written(copied),
+            Err(error) => reply.error(errno(&error)),
+        });
     }
 }

@@ -176,6 +176,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         bucket: options.bucket.clone(),
         region,
         requester_pays: options.requester_pays,
+        is_aws: !custom,
         checksums,
         refuses_sums: AtomicBool::new(false),
         attempt_timeout: options.attempt_timeout,

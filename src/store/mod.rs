@@ -207,6 +207,8 @@ pub struct Capabilities {
     pub rename: bool,
     /// Listings come in key order (not on directory buckets).
     pub ordered_listing: bool,
+    /// CopyObject honours what is expected at its target. MinIO, versitygw and others copy over whatever is there.
+    pub conditional_copy: bool,
 }
 
 /// The seam to S3: one bucket. Object-safe and without default methods, so that a decorator that forgets

@@ -3,44 +3,49 @@
 use std::sync::Arc;
 
 use super::multipart::Multipart;
-use super::plan::{Plan, plan_copy};
+use super::plan::{Plan, plan_copy, plan_copy_by_parts};
 use super::{Shared, tasks};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, CopyAttributes, CopyRequest, ObjectInfo, PartSource, UploadedPart};
 use crate::types::{ByteRange, Expect, ObjectKey, PartNumber, UploadId, Version};
 
-pub(super) async fn copy(
-    shared: &Arc<Shared>,
-    source: &ObjectKey,
-    source_version: &Version,
-    target: &ObjectKey,
-    attributes: Option<CopyAttributes>,
-    expect: &Expect,
-) -> Result<Version> {
-    let copy = Copy {
-        shared: shared.clone(),
-        source: source.clone(),
-        version: source_version.clone(),
-        target: target.clone(),
-        attributes,
-        expect: expect.clone(),
-    };
-    let plan = plan_copy(source_version.size)?;
-    tasks::run(&shared.runtime, async move { copy.run(plan).await }).await
+/// True when one request looks at the target before it copies.
+pub(super) fn is_guarded(shared: &Shared, expect: &Expect) -> bool {
+    *expect == Expect::Any || shared.store.capabilities().conditional_copy
 }
 
 #[derive(Clone)]
-struct Copy {
-    shared: Arc<Shared>,
-    source: ObjectKey,
-    version: Version,
-    target: ObjectKey,
+pub(super) struct Copy {
+    pub(super) shared: Arc<Shared>,
+    pub(super) source: ObjectKey,
+    pub(super) version: Version,
+    pub(super) target: ObjectKey,
     /// `None` is what the source has, whatever its class.
-    attributes: Option<CopyAttributes>,
-    expect: Expect,
+    pub(super) attributes: Option<CopyAttributes>,
+    pub(super) expect: Expect,
 }
 
 impl Copy {
+    /// In one request where its size allows.
+    pub(super) async fn start(self) -> Result<Version> {
+        let plan = plan_copy(self.version.size)?;
+        self.in_task(plan).await
+    }
+
+    /// In parts where one request would not look at the target.
+    pub(super) async fn start_guarded(self) -> Result<Version> {
+        let plan = match is_guarded(&self.shared, &self.expect) {
+            true => plan_copy(self.version.size)?,
+            false => plan_copy_by_parts(self.version.size)?,
+        };
+        self.in_task(plan).await
+    }
+
+    async fn in_task(self, plan: Plan) -> Result<Version> {
+        let runtime = self.shared.runtime.clone();
+        tasks::run(&runtime, async move { self.run(plan).await }).await
+    }
+
     async fn run(&self, plan: Plan) -> Result<Version> {
         let patience = self.shared.patience;
         let mut attempt = 1;

@@ -32,7 +32,7 @@ use crate::backoff::Backoff;
 use crate::cache::disk::DiskCache;
 use crate::cache::{Budget, Reservation};
 use crate::config::TransferSettings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::inode::Attempt;
 use crate::stage::StagedFile;
 use crate::store::{Attributes, CopyAttributes, GetReply, ObjectStore};
@@ -343,7 +343,43 @@ impl Transfer {
         attributes: Option<CopyAttributes>,
         expect: &Expect,
     ) -> Result<Version> {
-        copy::copy(&self.shared, source, source_version, target, attributes, expect).await
+        self.copying((source, source_version), target, attributes, expect).start().await
+    }
+
+    /// As [`Transfer::copy`], with other attributes, and never over an object that is not expected, also on stores whose
+    /// CopyObject does not look at its target: they complete an upload of copied parts, which looks.
+    ///
+    /// # Errors
+    /// As [`Transfer::copy`]; `Unsupported` where that would take parts which are too small to be copied.
+    pub async fn copy_guarded(
+        &self,
+        source: (&ObjectKey, &Version),
+        target: &ObjectKey,
+        attributes: Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
+        if source.1.size <= plan::PART_MIN && !copy::is_guarded(&self.shared, expect) {
+            return Err(Error::Unsupported("copying a small file over what is expected"));
+        }
+        let attributes = Some(CopyAttributes::Replace(attributes));
+        self.copying(source, target, attributes, expect).start_guarded().await
+    }
+
+    fn copying(
+        &self,
+        (source, version): (&ObjectKey, &Version),
+        target: &ObjectKey,
+        attributes: Option<CopyAttributes>,
+        expect: &Expect,
+    ) -> copy::Copy {
+        copy::Copy {
+            shared: self.shared.clone(),
+            source: source.clone(),
+            version: version.clone(),
+            target: target.clone(),
+            attributes,
+            expect: expect.clone(),
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use crate::error::{Error, Result};
 use crate::types::{ByteRange, PARTS_MAX};
 
 const MIB: u64 = 1 << 20;
-const PART_MIN: u64 = 5 * MIB;
+/// Smallest part that is not the last. Ranges are copied only of objects that are larger (S3 API, "UploadPartCopy").
+pub(super) const PART_MIN: u64 = 5 * MIB;
 /// Largest part, single PUT and single CopyObject.
 pub(super) const PART_MAX: u64 = 5 << 30;
 const OBJECT_MAX: u64 = 50_000_000_000_000;
@@ -182,6 +183,14 @@ fn cut(range: ByteRange, least: u64, mut piece: impl FnMut(ByteRange)) {
 /// `FileTooLarge` above 50 TB.
 pub fn plan_copy(size: u64) -> Result<Plan> {
     plan(size, COPY_PART, PART_MAX)
+}
+
+/// As [`plan_copy`], in parts whatever the size: at their end every store looks at the target.
+///
+/// # Errors
+/// `FileTooLarge` above 50 TB.
+pub fn plan_copy_by_parts(size: u64) -> Result<Plan> {
+    plan(size, COPY_PART, 0)
 }
 
 fn plan(size: u64, least: u64, single: u64) -> Result<Plan> {

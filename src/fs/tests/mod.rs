@@ -7,6 +7,7 @@ mod ahead;
 mod attributes;
 mod backing;
 mod conflicts;
+mod copy_range;
 mod kept;
 mod meanwhile;
 mod moves;

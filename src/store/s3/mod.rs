@@ -43,6 +43,8 @@ pub struct S3Store {
     pub(super) bucket: String,
     pub(super) region: String,
     pub(super) requester_pays: bool,
+    /// No other endpoint was asked for.
+    pub(super) is_aws: bool,
     pub(super) checksums: Checksums,
     /// This store was seen to refuse uploads that name a checksum algorithm, and to take them without.
     pub(super) refuses_sums: AtomicBool,
@@ -129,7 +131,12 @@ fn written(call: &str, etag: Option<&str>, size: u64) -> Result<Version> {
 #[async_trait]
 impl ObjectStore for S3Store {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { rename: self.is_directory_bucket(), ordered_listing: !self.is_directory_bucket() }
+        let of_directories = self.is_directory_bucket();
+        Capabilities {
+            rename: of_directories,
+            ordered_listing: !of_directories,
+            conditional_copy: self.is_aws && !of_directories,
+        }
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {

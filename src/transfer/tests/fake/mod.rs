@@ -96,6 +96,8 @@ pub(crate) struct Fake {
     without_checksums: bool,
     /// It renames objects, as directory buckets do.
     renames: bool,
+    /// Its copies are made whatever stands at the target, as MinIO's are.
+    pub(crate) copies_over: bool,
 }
 
 impl Fake {
@@ -257,7 +259,7 @@ fn body(bytes: Bytes, fault: &Option<Fault>) -> BodyStream {
 #[async_trait]
 impl ObjectStore for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { rename: self.renames, ordered_listing: true }
+        Capabilities { rename: self.renames, ordered_listing: true, conditional_copy: !self.copies_over }
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -410,7 +412,8 @@ impl ObjectStore for Fake {
         if source.info.version.etag != request.source_etag {
             return Err(Error::PreconditionFailed);
         }
-        self.check(&request.target, &request.expect)?;
+        let expect = if self.copies_over { Expect::Any } else { request.expect };
+        self.check(&request.target, &expect)?;
         let attributes = match request.attributes {
             CopyAttributes::Keep { storage_class } => Attributes { storage_class, ..source.info.attributes },
             CopyAttributes::Replace(attributes) => attributes,

@@ -1,0 +1,173 @@
+//! copy_file_range: a whole file that is copied within S3, into a file that is still empty.
+//!
+//! Owns when that may be done, and what a copy without an answer leaves to be known. All else is refused with EXDEV, so that
+//! programs and the kernel copy by reading and writing, and learn there of what went wrong here.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::Filesystem;
+use super::change::touch;
+use super::handle::FileHandle;
+use super::open::is_archived;
+use super::publish::remember;
+use super::refused::Refused;
+use crate::error::{Error, Result};
+use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Located, Owned, Prior};
+use crate::store::Attributes;
+use crate::types::{Access, Fh, ObjectKey, Version};
+
+/// What copy_file_range asks for.
+#[derive(Clone, Copy, Debug)]
+pub struct CopyRange {
+    /// From where: an open file, and an offset in it.
+    pub from: (Fh, u64),
+    /// To where.
+    pub to: (Fh, u64),
+    /// Bytes at most. The kernel never asks for more than 4,294,963,200, nor for more than it knows the source to have.
+    pub len: u64,
+}
+
+/// A file that can be copied whole.
+struct Source {
+    object: Located,
+    /// What is answered when it is copied.
+    size: u32,
+    attributes: Attributes,
+}
+
+impl Filesystem {
+    /// Copies a whole file into one that is open, empty and not stored yet. It is stored when this returns the bytes in it.
+    ///
+    /// # Errors
+    /// `CrossDevice` for everything else, and when S3 does not do it: the caller then reads and writes.
+    pub async fn copy_file_range(self: &Arc<Self>, copy: CopyRange) -> Result<u32> {
+        let refused = |error| {
+            tracing::debug!(%error, "a file is not copied within S3");
+            Refused::CopyFileRange.error()
+        };
+        let source = self.whole_source(&copy).await.map_err(refused)?;
+        let handle = self.writable(copy.to.0).map_err(refused)?;
+        let (fs, size) = (self.clone(), source.size);
+        // A task of its own, as a commit has: a caller that gives up does not stop it half-way.
+        let task = self.runtime.spawn(async move { fs.copy_into(&source, &handle).await });
+        task.await.unwrap_or(Err(Error::Internal("a copy ended in a panic"))).map_err(refused)?;
+        Ok(size)
+    }
+
+    /// The source, if all of it is asked for and it is the object that it was opened as.
+    async fn whole_source(&self, copy: &CopyRange) -> Result<Source> {
+        let (from, to) = (self.file_handle(copy.from.0)?, self.file_handle(copy.to.0)?);
+        let inode = from.pin.inode();
+        let whole = copy.from.1 == 0 && copy.to.1 == 0 && from.intent.access != Access::Write;
+        if !whole || from.pin.ino() == to.pin.ino() || !is_empty_draft(to.pin.inode()) {
+            return Err(Error::CrossDevice);
+        }
+        // The key first: the table's lock comes before an inode's.
+        let key = self.table.key_of(inode.ino())?;
+        let (version, known) = {
+            let data = inode.lock();
+            match data.file()? {
+                FileState::Clean(clean) if data.lineage == from.lineage && !data.parted => {
+                    (clean.version.clone(), data.attributes.clone())
+                }
+                _ => return Err(Error::CrossDevice),
+            }
+        };
+        let size = u32::try_from(version.size).map_err(|_| Error::CrossDevice)?;
+        if size == 0 || copy.len < version.size {
+            return Err(Error::CrossDevice);
+        }
+        let attributes = match known {
+            Some(known) => (*known).clone(),
+            None => self.store.head(&key).await?.attributes,
+        };
+        if is_archived(attributes.storage_class.as_deref()) {
+            return Err(Error::Archived);
+        }
+        Ok(Source { object: Located { key, version }, size, attributes })
+    }
+
+    async fn copy_into(self: &Arc<Self>, source: &Source, handle: &FileHandle) -> Result<()> {
+        let inode = handle.pin.inode();
+        let (_passage, owned) = self.own_in_place(inode).await?;
+        owned.writers_gone().await;
+        // It was waited for: somebody may have written, or replaced, what was an empty draft before.
+        let draft = match owned.prior()? {
+            Prior::Dirty(draft) if draft.staged.size() == 0 => draft.clone(),
+            _ => return Err(Error::CrossDevice),
+        };
+        {
+            let data = inode.lock();
+            if data.lineage != handle.lineage || !data.attempts.is_empty() {
+                return Err(Error::CrossDevice);
+            }
+        }
+        let key = self.table.key_of(inode.ino())?;
+        // What was cut off again may have gone up in parts.
+        self.transfer.call_back(&draft.staged);
+        let attributes = self.attributes_of_copy(&owned, &key, &draft, source).await?;
+        let version = self.copy_object(source, (&owned, &draft), &key, &attributes).await?;
+        draft.staged.clean();
+        self.settle_stored(owned, Clean { version, local: None }, attributes)
+    }
+
+    /// Those that a commit would store, at the time of this write; and how the bytes are to be read is the source's to say,
+    /// where the target does not.
+    async fn attributes_of_copy(
+        &self,
+        owned: &Owned,
+        key: &ObjectKey,
+        draft: &Draft,
+        source: &Source,
+    ) -> Result<Attributes> {
+        {
+            let mut data = owned.inode().lock();
+            touch(&mut data.ownership);
+            data.mtime_given = false;
+        }
+        let own = self.attributes_of(owned.inode(), key, &draft.origin).await?;
+        let theirs = source.attributes.clone();
+        Ok(Attributes {
+            content_type: own.content_type.or(theirs.content_type),
+            cache_control: own.cache_control.or(theirs.cache_control),
+            content_disposition: own.content_disposition.or(theirs.content_disposition),
+            content_encoding: own.content_encoding.or(theirs.content_encoding),
+            content_language: own.content_language.or(theirs.content_language),
+            ..own
+        })
+    }
+
+    /// A copy without an answer may have been made. Its time, to the nanosecond, is among its attributes with `metadata=posix`,
+    /// so that it is known again: here, or when the draft is committed. With `basic` a commit of the same bytes knows them.
+    async fn copy_object(
+        &self,
+        source: &Source,
+        (owned, draft): (&Owned, &Draft),
+        key: &ObjectKey,
+        attributes: &Attributes,
+    ) -> Result<Version> {
+        let (from, expect, began) = (&source.object, draft.origin.expect(), SystemTime::now());
+        let copied = self.transfer.copy_guarded((&from.key, &from.version), key, attributes.clone(), &expect).await;
+        let error = match copied {
+            Ok(version) => return Ok(version),
+            Err(error) => error,
+        };
+        // A refusal may be of a second request, after the first was done.
+        let uncertain = error.is_transient() || matches!(error, Error::PreconditionFailed | Error::UploadGone);
+        if !uncertain || !self.keeps_metadata() {
+            return Err(error);
+        }
+        let size = from.version.size;
+        let attempt = Arc::new(Attempt { size, sums: Vec::new(), attributes: attributes.clone(), began });
+        remember(owned.inode(), attempt.clone());
+        self.transfer.made_before(key, &draft.staged, &attempt, &expect).await?.ok_or(error)
+    }
+}
+
+/// A draft without bytes that nobody owns, and of which no upload may have made an object.
+fn is_empty_draft(inode: &Arc<Inode>) -> bool {
+    let data = inode.lock();
+    let empty = matches!(data.file(), Ok(FileState::Dirty(draft)) if draft.staged.size() == 0);
+    empty && data.attempts.is_empty()
+}
