@@ -8,6 +8,7 @@ mod async_commit;
 mod big;
 mod common;
 mod conflicts;
+mod copies;
 mod crash;
 mod disk_cache;
 mod faults;

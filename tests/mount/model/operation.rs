@@ -32,6 +32,7 @@ pub enum Operation {
     Resize { slot: usize, size: u64 },
     Allocate { slot: usize, at: u64, len: u64, keep_size: bool },
     Punch { slot: usize, at: u64, len: u64 },
+    Copy { from: usize, to: usize, from_at: u64, to_at: u64, len: usize },
     Sync { slot: usize },
     Close { slot: usize },
     Truncate { path: String, size: u64 },
@@ -115,6 +116,10 @@ fn operation() -> impl Strategy<Value = Operation> {
         2 => (slot(), offset(), length(), any::<bool>())
             .prop_map(|(slot, at, len, keep_size)| Operation::Allocate { slot, at, len: len as u64, keep_size }),
         2 => (slot(), offset(), length()).prop_map(|(slot, at, len)| Operation::Punch { slot, at, len: len as u64 }),
+        3 => (slot(), slot())
+            .prop_map(|(from, to)| Operation::Copy { from, to, from_at: 0, to_at: 0, len: 1 << 30 }),
+        2 => (slot(), slot(), offset(), offset(), length())
+            .prop_map(|(from, to, from_at, to_at, len)| Operation::Copy { from, to, from_at, to_at, len }),
         2 => slot().prop_map(|slot| Operation::Sync { slot }),
         6 => slot().prop_map(|slot| Operation::Close { slot }),
         2 => (path(), offset()).prop_map(|(path, size)| Operation::Truncate { path, size }),

@@ -79,6 +79,12 @@ impl Real {
                 let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
                 return self.with(*slot, |file| fallocate(file, mode, *at, *len));
             }
+            Copy { from, to, from_at, to_at, len } => {
+                let (Some(from), Some(to)) = (&self.handles[*from], &self.handles[*to]) else {
+                    return Ok(Answer::NoFile);
+                };
+                return copy(from, to, *from_at as i64, *to_at as i64, *len).map(Answer::Copied);
+            }
             Sync { slot } => return self.with(*slot, File::sync_all),
             Close { slot } => return Ok(self.handles[*slot].take().map_or(Answer::NoFile, |_| Answer::Done)),
             Truncate { path, size } => truncate(&self.path(path), *size)?,
@@ -135,6 +141,12 @@ fn read(file: &File, at: u64, len: usize) -> io::Result<Vec<u8>> {
 fn fallocate(file: &File, mode: i32, at: u64, len: u64) -> io::Result<()> {
     // SAFETY: the descriptor is open; the rest are numbers.
     result(unsafe { libc::fallocate(file.as_raw_fd(), mode, at as i64, len as i64) })
+}
+
+fn copy(from: &File, to: &File, mut from_at: i64, mut to_at: i64, len: usize) -> io::Result<usize> {
+    // SAFETY: the descriptors are open, and the offsets live through the call.
+    let copied = unsafe { libc::copy_file_range(from.as_raw_fd(), &mut from_at, to.as_raw_fd(), &mut to_at, len, 0) };
+    usize::try_from(copied).map_err(|_| io::Error::last_os_error())
 }
 
 fn truncate(path: &Path, size: u64) -> io::Result<()> {

@@ -14,6 +14,7 @@ pub enum Answer {
     NoFile,
     Errno(i32),
     Bytes(Vec<u8>),
+    Copied(usize),
     Names(Vec<String>),
     Stat(Entry),
 }
@@ -25,6 +26,7 @@ impl std::fmt::Debug for Answer {
             Answer::NoFile => f.write_str("NoFile"),
             Answer::Errno(number) => write!(f, "{}", std::io::Error::from_raw_os_error(*number)),
             Answer::Bytes(bytes) => write!(f, "{} bytes {:?}…", bytes.len(), &bytes[..bytes.len().min(8)]),
+            Answer::Copied(count) => write!(f, "{count} bytes copied"),
             Answer::Names(names) => write!(f, "{names:?}"),
             Answer::Stat(entry) => write!(f, "{entry:?}"),
         }
@@ -121,6 +123,9 @@ impl Reference {
                 let size = content.bytes.len();
                 content.bytes[size.min(*at as usize)..size.min((at + len) as usize)].fill(0);
             }),
+            Copy { from, to, from_at, to_at, len } => {
+                self.copy((*from, *from_at as usize), (*to, *to_at as usize), *len)
+            }
             Sync { slot } => Ok(if self.handles[*slot].is_some() { Answer::Done } else { Answer::NoFile }),
             Close { slot } => Ok(self.handles[*slot].take().map_or(Answer::NoFile, |_| Answer::Done)),
             Truncate { path, size } => {
@@ -219,6 +224,25 @@ impl Reference {
         let bytes = &handle.content.borrow().bytes;
         let end = bytes.len().min(at + len);
         Ok(Answer::Bytes(bytes[at.min(end)..end].to_vec()))
+    }
+
+    /// In the order in which Linux looks (fs/read_write.c, generic_copy_file_checks): ways, the source's end, overlaps.
+    fn copy(&mut self, (from, from_at): (usize, usize), (to, to_at): (usize, usize), len: usize) -> Outcome {
+        let (Some(from), Some(to)) = (&self.handles[from], &self.handles[to]) else { return Ok(Answer::NoFile) };
+        if from.flags.way == Way::Write || to.flags.way == Way::Read || to.flags.append {
+            return Err(libc::EBADF);
+        }
+        let source = from.content.borrow().bytes.clone();
+        let count = source.len().saturating_sub(from_at).min(len);
+        if Rc::ptr_eq(&from.content, &to.content) && to_at + count > from_at && to_at < from_at + count {
+            return Err(libc::EINVAL);
+        }
+        if count > 0 {
+            let mut content = to.content.borrow_mut();
+            grow(&mut content, to_at + count);
+            content.bytes[to_at..to_at + count].copy_from_slice(&source[from_at..from_at + count]);
+        }
+        Ok(Answer::Copied(count))
     }
 
     fn has_children(&self, path: &str) -> bool {
