@@ -2,10 +2,11 @@
 
 use std::time::SystemTime;
 
+use super::send_ahead::until;
 use super::*;
 use crate::error::Error;
 use crate::fs::{CopyRange, SetAttributes};
-use crate::inode::OwnershipChange;
+use crate::inode::{FileState, OwnershipChange};
 use crate::store::Attributes;
 use crate::transfer::tests::fake::{Call, Fault};
 
@@ -263,4 +264,40 @@ async fn a_copy_can_be_written_cut_renamed_and_removed_while_it_is_open() {
     assert_eq!(&rig.fs.read(again, 0, 100).await.expect("a read")[..], BYTES);
     rig.close(again).await.expect("a close");
     assert_eq!(rig.store.keys(), ["p/a", "p/c"]);
+}
+
+#[tokio::test]
+async fn an_archived_source_and_one_that_may_not_be_read_are_left_to_the_caller() {
+    let rig = Rig::new().await;
+    let (_, _, to) = both(&rig).await;
+    let archived = Attributes { storage_class: Some("GLACIER".into()), ..Attributes::default() };
+    rig.store.set_with("p/archived", BYTES.into(), &archived, SystemTime::now());
+    let ino = rig.ino(Ino::ROOT, "archived").await.expect("the source");
+    // The store of the test lets it be opened.
+    let from = rig.open(ino, READ).await;
+    left_to_the_caller(copy(&rig, from, to).await);
+    let ino = rig.ino(Ino::ROOT, "a").await.expect("the source");
+    let from = rig.open(ino, OpenIntent { access: Access::Write, ..READ }).await;
+    left_to_the_caller(copy(&rig, from, to).await);
+    let from = rig.open(ino, READ).await;
+    let reader = rig.fs.create(Ino::ROOT, b"c", CREATION, READ).await.expect("a new file").opened.fh;
+    left_to_the_caller(copy(&rig, from, reader).await);
+    assert_eq!(rig.store.count(Call::Copy), 0);
+}
+
+#[tokio::test]
+async fn what_was_written_while_the_copy_waited_is_not_lost() {
+    let rig = Rig::new().await;
+    let (from, ino, to) = both(&rig).await;
+    let inode = rig.fs.table.get_plain(ino).expect("an inode");
+    let ticket = rig.fs.write_ticket(&inode).await.expect("a ticket");
+    let fs = rig.fs.clone();
+    let copying = tokio::spawn(async move { fs.copy_file_range(whole(from, to)).await });
+    until("the copy waits", || matches!(inode.lock().file(), Ok(FileState::Uploading(..)))).await;
+    ticket.staged().write_at(0, b"first").expect("a write");
+    drop(ticket);
+    left_to_the_caller(copying.await.expect("a task"));
+    rig.close(to).await.expect("a close");
+    assert_eq!(rig.object("p/b").as_deref(), Some(&b"first"[..]));
+    assert_eq!(rig.store.count(Call::Copy), 0);
 }
