@@ -121,13 +121,19 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
         // The daemon may still finish what nobody waits for; that counts, too.
         drop(mounted);
         let behind = format!("stored and unmounted after {:.3} s", start.elapsed().as_secs_f64());
+        let counters = server.counters();
+        let moved = counters.total().bytes_in + counters.total().bytes_out;
         table.add(Row {
             what: what.to_owned(),
             program: program.name(),
             time,
             bytes,
-            requests: requests(&server.counters()),
-            figure: if more.is_empty() { String::new() } else { behind },
+            requests: requests(&counters),
+            figure: match (more.is_empty(), bytes) {
+                (false, _) => behind,
+                (true, 0) => String::new(),
+                (true, _) => format!("{moved} body bytes"),
+            },
         });
         Ok(())
     };
@@ -149,6 +155,8 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
         }
     }
     step("sequential read", plan.size, "", &|root| read_large(&root.join("large"), plan.size))?;
+    step(&format!("cp of {} MiB within the mount", plan.size >> 20), plan.size, "", &|root| copy_large(root))?;
+    bucket.delete("copied");
     bucket.delete("large");
     step(&format!("list {} names", plan.names), 0, "", &|root| list(&root.join("names"), plan.names))?;
     reads::measure(program, plan, &server, table)?;
@@ -202,6 +210,11 @@ fn read_large(path: &Path, size: u64) -> Result<(), Failure> {
         }
     }
     if total == size { Ok(()) } else { Err(format!("{total} bytes instead of {size}").into()) }
+}
+
+fn copy_large(root: &Path) -> Result<(), Failure> {
+    let status = std::process::Command::new("cp").args(["large", "copied"]).current_dir(root).status()?;
+    if status.success() { Ok(()) } else { Err(format!("cp ended with {status}").into()) }
 }
 
 fn write_small(dir: &Path, count: usize) -> Result<(), Failure> {
