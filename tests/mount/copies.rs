@@ -78,11 +78,15 @@ fn a_copied_range_and_a_copy_of_what_is_being_written_are_right_too() {
 import os
 a, b = os.open(\"a\", os.O_RDWR), os.open(\"b\", os.O_RDWR | os.O_CREAT, 0o644)
 assert os.copy_file_range(a, b, 1000, 5, 7) == 1000
+d = os.open(\"d\", os.O_RDWR | os.O_CREAT, 0o644)
+assert os.copy_file_range(a, d, 1 << 30, 0, 9) == 6 << 20
+os.close(d)
 os.pwrite(a, b\"new\", 0)
 c = os.open(\"c\", os.O_RDWR | os.O_CREAT, 0o644)
 assert os.copy_file_range(a, c, 1 << 30, 0, 0) == 6 << 20
 os.close(c); os.close(b); os.close(a)'");
     assert_copied(&server, &mount, "b", &[&[0; 7], &bytes[5..1005]].concat());
+    assert_copied(&server, &mount, "d", &[&[0; 9], bytes.as_slice()].concat());
     assert_copied(&server, &mount, "c", &[b"new", &bytes[3..]].concat());
 }
 
