@@ -9,8 +9,8 @@ use super::multipart::{check_number, told_sum};
 use super::objects::{class_of, publish};
 use super::operation::Operation;
 use super::service::Shared;
-use super::state::{Body, Object, Part, hex, now};
-use super::upload::{MAX_PUT, headers_of, tags_of};
+use super::state::{Body, Headers, Object, Part, hex, now};
+use super::upload::{MAX_PUT, encryption_of, headers_of, tags_of};
 use hyper::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Error, S3Result, s3_error};
@@ -70,7 +70,12 @@ pub(super) async fn copy(
     let object = Object {
         body: source.body.clone(),
         etag,
-        headers: if replaces { headers_of!(input)? } else { source.headers.clone() },
+        headers: if replaces {
+            headers_of!(input)?
+        } else {
+            // A copy is encrypted as it says, or as the bucket's default.
+            Headers { encryption: encryption_of!(input), ..source.headers.clone() }
+        },
         storage_class: class_of(class),
         sum,
         tags: if replaces_tags { tags_of(input.tagging.as_deref()) } else { source.tags.clone() },

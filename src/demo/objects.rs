@@ -38,6 +38,9 @@ macro_rules! describe {
             expires: headers.expires,
             last_modified: Some(object.modified.into()),
             metadata: Some(headers.metadata),
+            server_side_encryption: headers.encryption.algorithm,
+            ssekms_key_id: headers.encryption.key,
+            bucket_key_enabled: headers.encryption.bucket_key,
             parts_count: view.parts_count,
             restore: object.restored.then(|| RESTORED.to_owned()),
             storage_class: (object.storage_class != STANDARD).then(|| StorageClass::from(object.storage_class.clone())),
@@ -181,7 +184,12 @@ pub(super) fn head(shared: &Shared, input: &HeadObjectInput) -> S3Result<S3Respo
     conditions.check_read(&object)?;
     let view = View::of(&object, input.range, input.part_number)?;
     let output = describe!(HeadObjectOutput, &object, &view, wants_sums(input.checksum_mode.as_ref()));
-    Ok(reply(output, &view))
+    let mut answer = reply(output, &view);
+    if !object.tags.is_empty() {
+        // The model of HEAD lacks it.
+        answer.headers.insert("x-amz-tagging-count", object.tags.len().into());
+    }
+    Ok(answer)
 }
 
 pub(super) async fn put(

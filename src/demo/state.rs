@@ -72,6 +72,15 @@ pub(super) struct Headers {
     pub(super) content_type: Option<String>,
     pub(super) expires: Option<s3s::dto::Timestamp>,
     pub(super) metadata: HashMap<String, String>,
+    pub(super) encryption: Encryption,
+}
+
+/// How a caller wants an object encrypted. Nothing is; it is kept and told.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Encryption {
+    pub(super) algorithm: Option<s3s::dto::ServerSideEncryption>,
+    pub(super) key: Option<String>,
+    pub(super) bucket_key: Option<bool>,
 }
 
 /// An object as it was published.

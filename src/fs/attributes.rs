@@ -183,7 +183,7 @@ impl Filesystem {
             let mut attributes = Attributes::default();
             match self.store.head(&marker).await {
                 Ok(info) => {
-                    attributes = info.attributes;
+                    attributes = self.transfer.with_tags(&marker, info.attributes).await?;
                     ownership.to_stored().write(Kind::Dir, &mut attributes.metadata);
                     if info.version.size == 0 {
                         // Made anew: a store that keeps markers as directories copies none.

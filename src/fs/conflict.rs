@@ -75,7 +75,7 @@ impl Filesystem {
 
     /// Stores the bytes under a name of their own, and returns its key.
     async fn keep_beside(&self, inode: &Arc<Inode>, draft: &Draft, file: &ObjectKey) -> Result<ObjectKey> {
-        let attributes = self.attributes_of(inode, file, &draft.origin).await?;
+        let attributes = self.attributes_to_send(inode, file, &draft.origin).await?;
         // Parts that are in S3 already are of another object.
         self.transfer.call_back(&draft.staged);
         let place = self.table.place(inode.ino()).ok_or(Error::Stale)?;

@@ -171,6 +171,17 @@ impl Filesystem {
         Ok(attributes)
     }
 
+    /// As above, with the tags: what the upload of an object begins with.
+    pub(super) async fn attributes_to_send(
+        &self,
+        inode: &Arc<Inode>,
+        key: &ObjectKey,
+        origin: &Origin,
+    ) -> Result<Attributes> {
+        let attributes = self.attributes_of(inode, key, origin).await?;
+        self.transfer.with_tags(key, attributes).await
+    }
+
     pub(super) fn new_attributes(&self) -> Attributes {
         Attributes { storage_class: self.settings.storage_class.clone(), ..Attributes::default() }
     }
@@ -188,22 +199,13 @@ impl Filesystem {
     }
 
     fn note_sealed(&self, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<()> {
-        let attributes = attributes.clone();
         draft.staged.record(&Record {
             key: key.clone(),
             base: draft.origin.object().cloned(),
             expect: draft.origin.expect(),
             state: RecordState::Sealed,
             size: draft.staged.size(),
-            attributes: RecordAttributes {
-                metadata: attributes.metadata,
-                content_type: attributes.content_type,
-                cache_control: attributes.cache_control,
-                content_disposition: attributes.content_disposition,
-                content_encoding: attributes.content_encoding,
-                content_language: attributes.content_language,
-                storage_class: attributes.storage_class,
-            },
+            attributes: RecordAttributes::from(attributes),
             upload_id: None,
         })
     }

@@ -111,7 +111,7 @@ impl Filesystem {
             prior => {
                 let version = object.ok_or(Error::Internal("a file to be moved has no object"))?;
                 let known = source.inode().lock().attributes.clone();
-                let kept = known.map(|known| CopyAttributes::Keep { storage_class: known.storage_class.clone() });
+                let kept = known.map(|known| CopyAttributes::keep(&known));
                 let moved = self.move_object((&from_key, &version, kept), &to_key, mode, there.is_some()).await;
                 match moved {
                     Ok(moved) => Moved::Object(prior, moved),

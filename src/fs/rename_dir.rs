@@ -15,7 +15,7 @@ use super::remove::object_of;
 use super::rename::{At, note_place, settle_moved};
 use crate::error::{Error, Result};
 use crate::inode::{Kind, Listed, Owned, Pin, Prior};
-use crate::store::{Attributes, CopyAttributes, ListRequest, ListedObject};
+use crate::store::{Attributes, ListRequest, ListedObject};
 use crate::types::{DirPrefix, Expect, Ino, KEY_MAX, Name, ObjectKey, Version};
 
 /// One object on its way.
@@ -24,7 +24,6 @@ struct Move {
     from: ObjectKey,
     to: ObjectKey,
     version: Version,
-    storage_class: Option<String>,
 }
 
 impl Filesystem {
@@ -77,7 +76,7 @@ impl Filesystem {
         let mut request = ListRequest { prefix: old.as_str().to_owned(), ..ListRequest::default() };
         loop {
             let page = self.store.list(request.clone()).await?;
-            for ListedObject { key, version, storage_class } in page.objects {
+            for ListedObject { key, version, .. } in page.objects {
                 let rest = &key.as_str()[old.as_str().len()..];
                 if !is_a_path(rest) {
                     return Err(Error::HiddenKeys(old.as_str().to_owned()));
@@ -86,7 +85,7 @@ impl Filesystem {
                 if to.len() > KEY_MAX {
                     return Err(Error::NameTooLong);
                 }
-                moves.push(Move { to: ObjectKey::from_store(to), from: key, version, storage_class });
+                moves.push(Move { to: ObjectKey::from_store(to), from: key, version });
             }
             if moves.len() as u64 > self.settings.rename_dir_limit {
                 return Err(Error::CrossDevice);
@@ -181,10 +180,11 @@ impl Filesystem {
     async fn copy_one(&self, step: &Move) -> Result<Version> {
         if step.from.as_str().ends_with('/') && step.version.size == 0 {
             let attributes = self.store.head(&step.from).await?.attributes;
+            let attributes = self.transfer.with_tags(&step.from, attributes).await?;
             return self.store.put(&step.to, empty(), &attributes, &Expect::Any).await;
         }
-        let kept = Some(CopyAttributes::Keep { storage_class: step.storage_class.clone() });
-        self.transfer.copy(&step.from, &step.version, &step.to, kept, &Expect::Any).await
+        // A listing does not tell the encryption, and a copy that names none may get another: it is asked for.
+        self.transfer.copy(&step.from, &step.version, &step.to, None, &Expect::Any).await
     }
 
     /// Deletes the sources, each only if it is what was copied.

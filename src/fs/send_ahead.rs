@@ -35,7 +35,7 @@ impl Filesystem {
             _ => return Ok(()),
         };
         let key = self.table.key_of(inode.ino())?;
-        let attributes = self.attributes_of(inode, &key, &origin).await?;
+        let attributes = self.attributes_to_send(inode, &key, &origin).await?;
         opening.begin(Target { key, attributes }).await
     }
 
@@ -50,9 +50,9 @@ impl Filesystem {
             Some(target) if target.key == *key => Ok(target.attributes),
             Some(_) => {
                 self.transfer.call_back(&draft.staged);
-                self.attributes_of(inode, key, &draft.origin).await
+                self.attributes_to_send(inode, key, &draft.origin).await
             }
-            None => self.attributes_of(inode, key, &draft.origin).await,
+            None => self.attributes_to_send(inode, key, &draft.origin).await,
         }
     }
 

@@ -17,7 +17,7 @@ pub use beside::Companion;
 pub use file::StagedFile;
 pub use leftover::{Doubt, Leftover, Remaining, remaining};
 pub use ranges::RangeMap;
-pub use record::{Record, RecordAttributes, RecordFault, RecordState};
+pub use record::{Record, RecordAttributes, RecordEncryption, RecordFault, RecordState};
 pub use session::Stage;
 
 #[cfg(test)]

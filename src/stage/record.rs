@@ -65,6 +65,23 @@ pub struct RecordAttributes {
     pub content_language: Option<String>,
     /// Storage class.
     pub storage_class: Option<String>,
+    /// How it is encrypted. Older records have no word of it, nor of tags.
+    #[serde(default)]
+    pub encryption: Option<RecordEncryption>,
+    /// Names and values of its tags.
+    #[serde(default)]
+    pub tags: Vec<(String, String)>,
+}
+
+/// An object's encryption, as the record keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordEncryption {
+    /// As S3 names it.
+    pub algorithm: String,
+    /// The KMS key.
+    pub key: Option<String>,
+    /// A key of the bucket stands between.
+    pub bucket_key: bool,
 }
 
 /// Why a record could not be read.
@@ -290,7 +307,16 @@ mod tests {
             expect: Expect::Is(version.etag),
             state: RecordState::Sealed,
             size: 12,
-            attributes: RecordAttributes { content_type: Some("text/plain".into()), ..Default::default() },
+            attributes: RecordAttributes {
+                content_type: Some("text/plain".into()),
+                encryption: Some(RecordEncryption {
+                    algorithm: "aws:kms".into(),
+                    key: Some("key".into()),
+                    bucket_key: true,
+                }),
+                tags: vec![("team".into(), "blue".into())],
+                ..Default::default()
+            },
             upload_id: Some(UploadId::new("u")),
         }
     }
@@ -311,6 +337,18 @@ mod tests {
             let read = decode(&encode(&line).expect("encodes")).expect("decodes").into_noted();
             assert_eq!(read.map(|noted| noted.durable), Some(durable));
         }
+    }
+
+    #[test]
+    fn a_record_of_a_version_that_knew_no_tags_is_read() {
+        let mut json = serde_json::to_value(Line::new(&a_record(), &[])).expect("encodes");
+        let attributes = json["attributes"].as_object_mut().expect("attributes");
+        assert!(attributes.remove("encryption").is_some() && attributes.remove("tags").is_some());
+        let mut text = format!("{json}\n").into_bytes();
+        text.extend_from_slice(format!("{:016x}\n", crc_fast::crc64_nvme(&text)).as_bytes());
+        let read = decode(&text).expect("decodes").into_record().expect("a record").attributes;
+        assert_eq!((read.encryption, read.tags), (None, Vec::new()));
+        assert_eq!(read.content_type.as_deref(), Some("text/plain"));
     }
 
     #[test]

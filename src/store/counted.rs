@@ -114,6 +114,10 @@ impl ObjectStore for Counted {
         self.count(Operation::Head, 0, self.inner.head(key)).await
     }
 
+    async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
+        self.count(Operation::Tags, 0, self.inner.tags(key)).await
+    }
+
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
         self.count(Operation::List, 0, self.inner.list(request)).await
     }

@@ -165,6 +165,10 @@ impl ObjectStore for Faulty {
         self.play(Operation::Head, key.as_str(), self.inner.head(key)).await
     }
 
+    async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
+        self.play(Operation::Tags, key.as_str(), self.inner.tags(key)).await
+    }
+
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
         let prefix = request.prefix.clone();
         self.play(Operation::List, &prefix, self.inner.list(request)).await

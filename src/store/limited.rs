@@ -74,6 +74,11 @@ impl ObjectStore for Limited {
         self.inner.head(key).await
     }
 
+    async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
+        let _place = self.brief().await?;
+        self.inner.tags(key).await
+    }
+
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
         let _place = self.brief().await?;
         self.inner.list(request).await

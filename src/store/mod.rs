@@ -5,6 +5,7 @@
 //! reads its errors. Knows nothing of inodes, handles, staged files or the kernel; never retries what a
 //! caller must decide (a 412, a 409).
 
+mod attributes;
 mod connect;
 mod counted;
 mod errors;
@@ -27,6 +28,7 @@ use futures_util::Stream;
 use crate::error::Result;
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
+pub use attributes::{Encryption, Tags};
 pub use connect::{AccessKeys, Checksums, StoreOptions, connect};
 pub use counted::{Count, Counted, Counts};
 pub use faulty::{Fault, FaultKind, Faulty};
@@ -54,6 +56,10 @@ pub struct Attributes {
     pub content_language: Option<String>,
     /// `x-amz-storage-class`; `None` is the bucket's default (STANDARD).
     pub storage_class: Option<String>,
+    /// How it is encrypted; `None` is the bucket's default.
+    pub encryption: Option<Encryption>,
+    /// Its tags. CopyObject takes no notice of them: it copies the source's.
+    pub tags: Tags,
 }
 
 /// What HEAD and GET tell of an object.
@@ -191,13 +197,22 @@ pub struct CopyRequest {
 /// What travels with the bytes of a copy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CopyAttributes {
-    /// What the source has. S3 copies all but the storage class, so that one has to be named.
+    /// What the source has. S3 copies all but the storage class and the encryption, so those have to be named.
     Keep {
-        /// The source's, as HEAD or a listing tells it; `None` is STANDARD.
+        /// The source's, as HEAD tells it; `None` is STANDARD.
         storage_class: Option<String>,
+        /// The source's, as HEAD tells it; `None` is the bucket's default.
+        encryption: Option<Encryption>,
     },
-    /// These, and nothing of what the source has.
+    /// These, and nothing of what the source has but its tags.
     Replace(Attributes),
+}
+
+impl CopyAttributes {
+    /// What the source has, which are these.
+    pub fn keep(source: &Attributes) -> Self {
+        CopyAttributes::Keep { storage_class: source.storage_class.clone(), encryption: source.encryption.clone() }
+    }
 }
 
 /// What the store can do beyond the least.
@@ -224,6 +239,9 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// HEAD. Errors: `NotFound`, `AccessDenied`, …
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo>;
 
+    /// GetObjectTagging: names and values. Errors: `NotFound`, `AccessDenied`, `Unsupported`, …
+    async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>>;
+
     /// One page of ListObjectsV2, always with `encoding-type=url` on the wire and decoded here.
     async fn list(&self, request: ListRequest) -> Result<ListPage>;
 
@@ -231,7 +249,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     /// a range that begins past the end is `RangeNotSatisfiable`; archived objects are `Archived`.
     async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply>;
 
-    /// PUT of at most 5 GiB. Errors: `PreconditionFailed` (412), `ConcurrentWrite` (409), …
+    /// PUT of at most 5 GiB. Tags that the caller may not set are left out, with a warning. Errors: `PreconditionFailed` (412), `ConcurrentWrite` (409), …
     async fn put(&self, key: &ObjectKey, body: UploadBody, attributes: &Attributes, expect: &Expect)
     -> Result<Version>;
 

@@ -5,6 +5,8 @@
 pub enum Operation {
     /// HEAD.
     Head,
+    /// GetObjectTagging.
+    Tags,
     /// One page of a listing.
     List,
     /// GET.
@@ -33,8 +35,9 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Operation; 13] = [
+    pub const ALL: [Operation; 14] = [
         Operation::Head,
+        Operation::Tags,
         Operation::List,
         Operation::Get,
         Operation::Put,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::multipart::Multipart;
 use super::plan::{Plan, plan_copy, plan_copy_by_parts};
-use super::{Shared, tasks};
+use super::{Shared, tags, tasks};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, CopyAttributes, CopyRequest, ObjectInfo, PartSource, UploadedPart};
 use crate::types::{ByteRange, Expect, ObjectKey, PartNumber, UploadId, Version};
@@ -68,7 +68,7 @@ impl Copy {
     async fn in_one_request(&self) -> Result<Version> {
         let attributes = match &self.attributes {
             Some(known) => known.clone(),
-            None => CopyAttributes::Keep { storage_class: self.look_at_source().await?.attributes.storage_class },
+            None => CopyAttributes::keep(&self.look_at_source().await?.attributes),
         };
         let request = CopyRequest {
             source: self.source.clone(),
@@ -85,8 +85,11 @@ impl Copy {
 
     async fn by_parts(&self, plan: Plan) -> Result<Version> {
         let info = self.look_at_source().await?;
-        let attributes = self.replaced().unwrap_or(&info.attributes);
-        let mut multipart = Multipart::create(&self.shared, &self.target, attributes, PartSource::Copies).await?;
+        let attributes = self.replaced().unwrap_or(&info.attributes).clone();
+        // The tags are the source's in any case, as with CopyObject.
+        let attributes = Attributes { tags: info.attributes.tags, ..attributes };
+        let attributes = tags::with_tags(self.shared.store.as_ref(), &self.source, attributes).await?;
+        let mut multipart = Multipart::create(&self.shared, &self.target, &attributes, PartSource::Copies).await?;
         let done = self.parts_and_completion(&mut multipart, plan, info.crc64nvme).await;
         if done.is_err() {
             multipart.abort().await;

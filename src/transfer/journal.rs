@@ -1,7 +1,7 @@
 //! Attributes of objects as the journal of the stage keeps them: the stage knows nothing of S3's.
 
-use crate::stage::RecordAttributes;
-use crate::store::Attributes;
+use crate::stage::{RecordAttributes, RecordEncryption};
+use crate::store::{Attributes, Encryption, Tags};
 
 impl From<&Attributes> for RecordAttributes {
     fn from(attributes: &Attributes) -> Self {
@@ -13,6 +13,8 @@ impl From<&Attributes> for RecordAttributes {
             content_encoding,
             content_language,
             storage_class,
+            encryption,
+            tags,
         } = attributes.clone();
         RecordAttributes {
             metadata,
@@ -22,6 +24,12 @@ impl From<&Attributes> for RecordAttributes {
             content_encoding,
             content_language,
             storage_class,
+            encryption: encryption.map(|encryption| RecordEncryption {
+                algorithm: encryption.algorithm,
+                key: encryption.key,
+                bucket_key: encryption.bucket_key,
+            }),
+            tags: tags.known().to_vec(),
         }
     }
 }
@@ -36,6 +44,8 @@ impl From<&RecordAttributes> for Attributes {
             content_encoding,
             content_language,
             storage_class,
+            encryption,
+            tags,
         } = attributes.clone();
         Attributes {
             metadata,
@@ -45,6 +55,12 @@ impl From<&RecordAttributes> for Attributes {
             content_encoding,
             content_language,
             storage_class,
+            encryption: encryption.map(|encryption| Encryption {
+                algorithm: encryption.algorithm,
+                key: encryption.key,
+                bucket_key: encryption.bucket_key,
+            }),
+            tags: Tags::of(tags),
         }
     }
 }

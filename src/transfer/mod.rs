@@ -16,6 +16,7 @@ mod plan;
 mod reader;
 mod stream;
 mod strides;
+mod tags;
 mod tasks;
 mod update;
 mod upload;
@@ -265,6 +266,15 @@ impl Transfer {
         let mut uploads = self.shared.uploads.subscribe();
         // The sender lives in what this shares: the wait ends by itself or at the limit.
         let _ = tokio::time::timeout(limit, uploads.wait_for(|count| *count == 0)).await;
+    }
+
+    /// The attributes of an object that is about to be written anew, with its tags. Asks for them only if there are some; where
+    /// the store refuses to tell them it says so in the log, and they are left out.
+    ///
+    /// # Errors
+    /// What the store says, if asking again may help.
+    pub async fn with_tags(&self, key: &ObjectKey, attributes: Attributes) -> Result<Attributes> {
+        tags::with_tags(self.shared.store.as_ref(), key, attributes).await
     }
 
     /// Makes the object `key` of a complete staged file: one PUT or parallel parts. Nothing must write to the file

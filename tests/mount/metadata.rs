@@ -160,3 +160,24 @@ fn a_change_of_mode_by_another_mount_is_seen() {
     one.sh("chmod 600 f");
     eventually("the mode is seen", || std::fs::metadata(two.path("f")).is_ok_and(|stat| stat.mode() & 0o777 == 0o600));
 }
+
+#[test]
+fn tags_of_an_object_survive_a_rewrite() {
+    let server = TestServer::start();
+    let tags = [("team", "blue & green"), ("stage", "test=1")];
+    let owned = tags.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    for name in ["appended", "renamed", "chmodded", "truncated", "large"] {
+        let size = if name == "large" { 20 << 20 } else { 5 };
+        server.objects().put(name, vec![b'x'; size]);
+        server.objects().tag(name, &tags);
+    }
+    let mount = server.mount();
+    mount.sh("echo more >> appended; mv renamed moved; chmod 600 chmodded; echo new > truncated; echo more >> large");
+    for name in ["appended", "moved", "chmodded", "truncated", "large"] {
+        let mut found = server.objects().tags(name);
+        found.sort_by_key(|(name, _)| name != "team");
+        assert_eq!(found, owned, "{name}");
+    }
+    assert_eq!(server.objects().text("appended"), "xxxxxmore\n");
+    assert_eq!(server.objects().head("large").expect("the object").size, (20 << 20) + 5);
+}

@@ -15,5 +15,6 @@ mod listing;
 mod multipart;
 mod reading;
 mod server;
+mod tags;
 mod world;
 mod writing;

@@ -28,6 +28,7 @@ pub enum Ability {
     PartCopiesInSummedUploads,
     ReplacingAllOnSelfCopy,
     SpacesAroundMetadata,
+    KmsEncryption,
 }
 
 fn lacks(server: &str) -> &'static [Ability] {
@@ -41,6 +42,8 @@ fn lacks(server: &str) -> &'static [Ability] {
             FlatNamespace,
             SecondSlashes,
             PartCopiesInSummedUploads,
+            // It has, where it was started with a key of that name.
+            KmsEncryption,
         ],
         "versitygw" => &[
             CopyTargetConditions,
@@ -51,6 +54,7 @@ fn lacks(server: &str) -> &'static [Ability] {
             SecondSlashes,
             PartCopiesInSummedUploads,
             ReplacingAllOnSelfCopy,
+            KmsEncryption,
         ],
         // It decodes RFC 2047 words on arrival and encodes them again only for what is not ASCII.
         "demo" => &[SpacesAroundMetadata],
@@ -59,7 +63,7 @@ fn lacks(server: &str) -> &'static [Ability] {
 }
 
 /// All that travels with an object of the default class.
-pub const KEPT: CopyAttributes = CopyAttributes::Keep { storage_class: None };
+pub const KEPT: CopyAttributes = CopyAttributes::Keep { storage_class: None, encryption: None };
 
 pub struct World {
     pub store: Arc<dyn ObjectStore>,

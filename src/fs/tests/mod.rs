@@ -18,6 +18,7 @@ mod recover;
 mod requests;
 mod send_ahead;
 mod sequences;
+mod tags;
 mod unlinked;
 mod updates;
 mod writes;

@@ -12,9 +12,12 @@ impl S3Store {
     pub(super) async fn copy_object(&self, request: CopyRequest) -> Result<Version> {
         let (if_match, if_none_match) = conditions(&request.expect);
         let (directive, attributes) = match request.attributes {
-            CopyAttributes::Keep { storage_class } => (None, Attributes { storage_class, ..Attributes::default() }),
+            CopyAttributes::Keep { storage_class, encryption } => {
+                (None, Attributes { storage_class, encryption, ..Attributes::default() })
+            }
             CopyAttributes::Replace(attributes) => (Some(MetadataDirective::Replace), attributes),
         };
+        let encryption = self.encryption(attributes.encryption.as_ref());
         let call = self
             .client
             .copy_object()
@@ -28,6 +31,9 @@ impl S3Store {
             .set_metadata_directive(directive)
             .set_metadata(metadata(&attributes.metadata))
             .set_storage_class(storage_class(&attributes))
+            .set_server_side_encryption(encryption.algorithm)
+            .set_ssekms_key_id(encryption.key)
+            .set_bucket_key_enabled(encryption.bucket_key)
             .set_content_type(attributes.content_type)
             .set_cache_control(attributes.cache_control)
             .set_content_disposition(attributes.content_disposition)

@@ -24,6 +24,13 @@ pub(super) fn rename_source(key: &str) -> String {
     utf8_percent_encode(key, COPY_SOURCE).to_string()
 }
 
+/// Value of `x-amz-tagging`: a query string. `None` for no tags.
+pub(super) fn tagging(tags: &[(String, String)]) -> Option<String> {
+    let encoded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let pairs: Vec<String> = tags.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    (!pairs.is_empty()).then(|| pairs.join("&"))
+}
+
 /// A key or prefix of a listing with `encoding-type=url`, where `+` is a space, as in an HTML form.
 pub(super) fn listed(text: &str) -> Result<String> {
     let spaced: Cow<str> = if text.contains('+') { text.replace('+', " ").into() } else { text.into() };

@@ -143,6 +143,10 @@ impl ObjectStore for S3Store {
         self.head_object(key).await
     }
 
+    async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
+        self.get_tags(key).await
+    }
+
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
         self.list_page(request).await
     }

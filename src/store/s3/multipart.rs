@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 
-use super::write::{metadata, storage_class, unmet};
+use super::write::{metadata, storage_class, unmet, untagged, warn_untagged};
 use super::{S3Store, body, conditions, encoding, written};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, PartSource, UploadBody, UploadedPart, errors};
@@ -21,6 +21,20 @@ impl S3Store {
         attributes: &Attributes,
         parts: PartSource,
     ) -> Result<UploadId> {
+        match self.create_summed(key, attributes, parts).await {
+            Err(error) => match untagged(attributes, &error) {
+                Some(untagged) => {
+                    let id = self.create_summed(key, &untagged, parts).await.map_err(|_| error)?;
+                    warn_untagged(key);
+                    Ok(id)
+                }
+                None => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    async fn create_summed(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
         let summed = self.sums_uploads(parts);
         match self.send_create(key, attributes, summed).await {
             // Garage, for one, knows no sums of whole uploads.
@@ -36,6 +50,7 @@ impl S3Store {
     }
 
     async fn send_create(&self, key: &ObjectKey, attributes: &Attributes, summed: bool) -> Result<UploadId> {
+        let encryption = self.encryption(attributes.encryption.as_ref());
         let request = self
             .client
             .create_multipart_upload()
@@ -49,6 +64,10 @@ impl S3Store {
             .set_content_encoding(attributes.content_encoding.clone())
             .set_content_language(attributes.content_language.clone())
             .set_storage_class(storage_class(attributes))
+            .set_server_side_encryption(encryption.algorithm)
+            .set_ssekms_key_id(encryption.key)
+            .set_bucket_key_enabled(encryption.bucket_key)
+            .set_tagging(encoding::tagging(attributes.tags.known()))
             .set_checksum_algorithm(summed.then_some(ChecksumAlgorithm::Crc64Nvme))
             .set_checksum_type(summed.then_some(ChecksumType::FullObject));
         let answer = request.send().await.map_err(|error| errors::read("CreateMultipartUpload", error))?;

@@ -9,7 +9,7 @@ use futures_util::stream;
 
 use super::{S3Store, body, encoding, seconds};
 use crate::error::{Error, Result};
-use crate::store::{Attributes, BodyStream, GetReply, ObjectInfo, errors};
+use crate::store::{Attributes, BodyStream, Encryption, GetReply, ObjectInfo, Tags, errors};
 use crate::types::{ByteRange, ETag, ObjectKey, Version};
 
 impl S3Store {
@@ -23,6 +23,13 @@ impl S3Store {
             .set_checksum_mode(self.sums_bodies().then_some(ChecksumMode::Enabled));
         let answer = request.send().await.map_err(|error| errors::read("HeadObject", error))?;
         head_info(&answer)
+    }
+
+    pub(super) async fn get_tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
+        let request =
+            self.client.get_object_tagging().bucket(&self.bucket).key(key.as_str()).set_request_payer(self.payer());
+        let answer = request.send().await.map_err(|error| errors::read("GetObjectTagging", error))?;
+        Ok(answer.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect())
     }
 
     pub(super) async fn get_object(
@@ -112,6 +119,12 @@ macro_rules! info {
             content_encoding: answer.content_encoding().and_then(encoding::content_encoding),
             content_language: answer.content_language().map(str::to_owned),
             storage_class: answer.storage_class().map(|class| class.as_str().to_owned()),
+            encryption: answer.server_side_encryption().map(|algorithm| Encryption {
+                algorithm: algorithm.as_str().to_owned(),
+                key: answer.ssekms_key_id().map(str::to_owned),
+                bucket_key: answer.bucket_key_enabled().unwrap_or(false),
+            }),
+            tags: Tags::counted(answer.tag_count()),
         };
         ObjectInfo { version, attributes, crc64nvme: answer.checksum_crc64_nvme().and_then(body::decode) }
     }};

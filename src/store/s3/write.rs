@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_s3::types::StorageClass;
+use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 
 use super::{S3Store, body, conditions, encoding, written};
 use crate::error::{Error, Result};
-use crate::store::{Attributes, UploadBody, UserMetadata, errors};
+use crate::store::{Attributes, Encryption, Tags, UploadBody, UserMetadata, errors};
 use crate::types::{Expect, ObjectKey, Version};
 
 impl S3Store {
@@ -17,7 +17,28 @@ impl S3Store {
         attributes: &Attributes,
         expect: &Expect,
     ) -> Result<Version> {
+        match self.send_put(key, body.clone(), attributes, expect).await {
+            Err(error) => match untagged(attributes, &error) {
+                Some(untagged) => {
+                    let version = self.send_put(key, body, &untagged, expect).await.map_err(|_| error)?;
+                    warn_untagged(key);
+                    Ok(version)
+                }
+                None => Err(error),
+            },
+            done => done,
+        }
+    }
+
+    async fn send_put(
+        &self,
+        key: &ObjectKey,
+        body: UploadBody,
+        attributes: &Attributes,
+        expect: &Expect,
+    ) -> Result<Version> {
         let size = body.len();
+        let encryption = self.encryption(attributes.encryption.as_ref());
         let body = body::prepare(body, self.sums_bodies()).await?;
         let (if_match, if_none_match) = conditions(expect);
         let request = self
@@ -33,6 +54,10 @@ impl S3Store {
             .set_content_encoding(attributes.content_encoding.clone())
             .set_content_language(attributes.content_language.clone())
             .set_storage_class(storage_class(attributes))
+            .set_server_side_encryption(encryption.algorithm)
+            .set_ssekms_key_id(encryption.key)
+            .set_bucket_key_enabled(encryption.bucket_key)
+            .set_tagging(encoding::tagging(attributes.tags.known()))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
             .set_checksum_crc64_nvme(body.checksum)
@@ -42,6 +67,39 @@ impl S3Store {
         let answer = answer.map_err(|error| unmet(errors::read("PutObject", error), expect))?;
         written("PutObject", answer.e_tag(), size)
     }
+}
+
+/// The headers that name an encryption.
+#[derive(Default)]
+pub(super) struct EncryptionHeaders {
+    pub(super) algorithm: Option<ServerSideEncryption>,
+    pub(super) key: Option<String>,
+    pub(super) bucket_key: Option<bool>,
+}
+
+impl S3Store {
+    /// A directory bucket has one encryption, which its session names: a request must not.
+    pub(super) fn encryption(&self, encryption: Option<&Encryption>) -> EncryptionHeaders {
+        let Some(encryption) = encryption.filter(|_| !self.is_directory_bucket()) else {
+            return EncryptionHeaders::default();
+        };
+        let algorithm = ServerSideEncryption::from(encryption.algorithm.as_str());
+        // The other kinds know no bucket keys, and S3 refuses the word.
+        let bucket_key = (algorithm == ServerSideEncryption::AwsKms).then_some(encryption.bucket_key);
+        EncryptionHeaders { algorithm: Some(algorithm), key: encryption.key.clone(), bucket_key }
+    }
+}
+
+/// The same without tags, if it may be those that were refused: setting them takes a permission of its own, and some stores
+/// know none. The bytes are worth more.
+pub(super) fn untagged(attributes: &Attributes, error: &Error) -> Option<Attributes> {
+    let refused = matches!(error, Error::AccessDenied(_) | Error::Unsupported(_));
+    let tagged = !attributes.tags.known().is_empty();
+    (refused && tagged).then(|| Attributes { tags: Tags::None, ..attributes.clone() })
+}
+
+pub(super) fn warn_untagged(key: &ObjectKey) {
+    tracing::warn!(%key, "the store refused to set the tags of an object that is written anew; it has none now");
 }
 
 /// A version that must be replaced and is not there: S3 answers 404, which here would read as a missing name.

@@ -180,7 +180,7 @@ async fn a_copy_keeps_the_storage_class_and_asks_for_it_only_when_nobody_knows_i
     let attributes = Attributes { storage_class: cold.clone(), ..named("source") };
     let source = rig.store.set_with("p/source", content(99), &attributes, SystemTime::now());
     let from = ObjectKey::from_store("p/source");
-    for (asked, heads) in [(Some(CopyAttributes::Keep { storage_class: cold }), 0), (None, 1)] {
+    for (asked, heads) in [(Some(CopyAttributes::keep(&attributes)), 0), (None, 1)] {
         rig.transfer.copy(&from, &source, &key(), asked, &Expect::Any).await.expect("it copies");
         assert_eq!(rig.store.attributes("p/file").expect("it is there"), attributes);
         assert_eq!(rig.store.count(Call::Head), heads);

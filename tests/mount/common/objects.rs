@@ -7,6 +7,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
+use aws_sdk_s3::types::{Tag, Tagging};
 
 /// User metadata of an object.
 pub type Metadata = BTreeMap<String, String>;
@@ -114,6 +115,22 @@ impl Objects {
             Err(e) if e.as_service_error().is_some_and(|e| e.is_not_found()) => None,
             Err(e) => panic!("HEAD {name}: {e:?}"),
         }
+    }
+
+    /// Gives an object tags, in place of those that it has.
+    #[track_caller]
+    pub fn tag(&self, name: &str, tags: &[(&str, &str)]) {
+        let tags = tags.iter().map(|(key, value)| Tag::builder().key(*key).value(*value).build().expect("a tag"));
+        let tagging = Tagging::builder().set_tag_set(Some(tags.collect())).build().expect("tags");
+        let request = self.client.put_object_tagging().bucket(&self.bucket).key(self.key(name)).tagging(tagging);
+        self.runtime.block_on(request.send()).unwrap_or_else(|e| panic!("tags of {name}: {e:?}"));
+    }
+
+    #[track_caller]
+    pub fn tags(&self, name: &str) -> Vec<(String, String)> {
+        let request = self.client.get_object_tagging().bucket(&self.bucket).key(self.key(name)).send();
+        let reply = self.runtime.block_on(request).unwrap_or_else(|e| panic!("tags of {name}: {e:?}"));
+        reply.tag_set().iter().map(|tag| (tag.key().to_owned(), tag.value().to_owned())).collect()
     }
 
     #[track_caller]

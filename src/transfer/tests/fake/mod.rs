@@ -2,6 +2,7 @@
 //!
 //! Owns objects, uploads, the faults to come and the calls that were made. Knows nothing of who calls.
 
+mod body;
 mod listing;
 
 use std::collections::{BTreeMap, HashMap};
@@ -12,18 +13,17 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::StreamExt;
 use tokio::sync::Notify;
 
+use self::body::body;
 use crate::error::{Error, Result};
 use crate::store::*;
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
-const CHUNK: usize = 64 << 10;
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Call {
     Head,
+    Tags,
     Get,
     Put,
     Create,
@@ -122,6 +122,7 @@ impl Fake {
     }
 
     fn store(&self, key: &ObjectKey, bytes: Bytes, attributes: &Attributes, modified: SystemTime) -> Version {
+        assert_ne!(attributes.tags, Tags::Some, "tags that nobody has read would be lost");
         let mut state = self.state();
         state.versions += 1;
         let etag = ETag::parse(&format!("v{}", state.versions));
@@ -233,27 +234,16 @@ async fn late(fault: &Option<Fault>) {
     }
 }
 
+/// What HEAD and GET tell: of tags only that there are some.
+fn told(object: Object) -> ObjectInfo {
+    let mut info = object.info;
+    info.attributes.tags = Tags::counted(Some(info.attributes.tags.known().len() as i32));
+    info
+}
+
 /// Done, unless the fault says that the answer gets lost.
 fn answer<T>(value: T, fault: Option<Fault>) -> Result<T> {
     if let Some(Fault::DoneBut(error)) = fault { Err(error) } else { Ok(value) }
-}
-
-fn body(bytes: Bytes, fault: &Option<Fault>) -> BodyStream {
-    let good = match fault {
-        Some(Fault::Cut(after) | Fault::End(after) | Fault::Stall(after)) => bytes.len().min(*after as usize),
-        _ => bytes.len(),
-    };
-    let starts = (0..good).step_by(CHUNK);
-    let chunks: Vec<Result<Bytes>> = starts.map(|at| Ok(bytes.slice(at..good.min(at + CHUNK)))).collect();
-    let chunks = futures_util::stream::iter(chunks);
-    match fault {
-        Some(Fault::Cut(_)) => {
-            let broken = Err(Error::Unreachable("the connection broke".into()));
-            chunks.chain(futures_util::stream::iter([broken])).boxed()
-        }
-        Some(Fault::Stall(_)) => chunks.chain(futures_util::stream::pending()).boxed(),
-        _ => chunks.boxed(),
-    }
 }
 
 #[async_trait]
@@ -266,7 +256,12 @@ impl ObjectStore for Fake {
         let fault = self.enter(Call::Head).await?;
         let found = self.object(key);
         late(&fault).await;
-        Ok(found?.info)
+        found.map(told)
+    }
+
+    async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
+        self.enter(Call::Tags).await?;
+        Ok(self.object(key)?.info.attributes.tags.known().to_vec())
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
@@ -295,7 +290,7 @@ impl ObjectStore for Fake {
         }
         let bytes = object.bytes.slice(range.start as usize..range.end as usize);
         late(&fault).await;
-        Ok(GetReply { info: object.info, range, body: body(bytes, &fault) })
+        Ok(GetReply { info: told(object), range, body: body(bytes, &fault) })
     }
 
     async fn put(
@@ -415,8 +410,10 @@ impl ObjectStore for Fake {
         let expect = if self.copies_over { Expect::Any } else { request.expect };
         self.check(&request.target, &expect)?;
         let attributes = match request.attributes {
-            CopyAttributes::Keep { storage_class } => Attributes { storage_class, ..source.info.attributes },
-            CopyAttributes::Replace(attributes) => attributes,
+            CopyAttributes::Keep { storage_class, encryption } => {
+                Attributes { storage_class, encryption, ..source.info.attributes }
+            }
+            CopyAttributes::Replace(attributes) => Attributes { tags: source.info.attributes.tags, ..attributes },
         };
         let made = self.store(&request.target, source.bytes, &attributes, SystemTime::now());
         late(&fault).await;
