@@ -257,7 +257,7 @@ impl Filesystem {
         let error = if conflict {
             match self.resolve_conflict(&inode, draft, &path).await {
                 Ok(Resolved::Replaced(version, attributes)) => {
-                    return self.settle_published(owned, draft, version, attributes);
+                    return self.settle_published(owned, draft, version, *attributes);
                 }
                 Ok(Resolved::Beside(theirs)) => return self.settle_beside(owned, draft, theirs),
                 Err(error) => error,

@@ -27,7 +27,7 @@ const LATEST: Duration = Duration::from_secs(253_402_300_799);
 /// A conflict that has been put right.
 pub(super) enum Resolved {
     /// The bytes stand under the file's own name, as this version.
-    Replaced(Version, Attributes),
+    Replaced(Version, Box<Attributes>),
     /// They stand beside it; the file is the other writer's.
     Beside(Version),
 }
@@ -64,7 +64,7 @@ impl Filesystem {
             match self.transfer.upload(&key, &draft.staged, &attributes, &expect).await {
                 Ok(version) => {
                     tracing::warn!(path, "another client changed the file too; its version was replaced");
-                    return Ok(Resolved::Replaced(version, attributes));
+                    return Ok(Resolved::Replaced(version, Box::new(attributes)));
                 }
                 Err(Error::PreconditionFailed) => {}
                 Err(error) => return Err(error),

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use crate::common::{TestServer, eventually};
+use crate::common::{Capability, TestServer, eventually};
 
 fn root() -> bool {
     // SAFETY: geteuid(2) takes nothing and can't fail.
@@ -180,4 +180,20 @@ fn tags_of_an_object_survive_a_rewrite() {
     }
     assert_eq!(server.objects().text("appended"), "xxxxxmore\n");
     assert_eq!(server.objects().head("large").expect("the object").size, (20 << 20) + 5);
+}
+
+#[test]
+fn the_encryption_of_an_object_survives_a_rewrite() {
+    // Other servers know no such key.
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    for name in ["appended", "renamed", "chmodded", "d/moved", "large"] {
+        let size = if name == "large" { 20 << 20 } else { 5 };
+        server.objects().put_encrypted(name, vec![b'x'; size], "a-key");
+    }
+    let mount = server.mount();
+    mount.sh("echo more >> appended; mv renamed moved; chmod 600 chmodded; mv d e; echo more >> large");
+    for name in ["appended", "moved", "chmodded", "e/moved", "large"] {
+        let head = server.objects().head(name).expect("the object");
+        assert_eq!(head.kms_key.as_deref(), Some("a-key"), "{name}");
+    }
 }

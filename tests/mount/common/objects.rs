@@ -7,7 +7,7 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_s3::error::ProvideErrorMetadata;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::{Tag, Tagging};
+use aws_sdk_s3::types::{ServerSideEncryption, Tag, Tagging};
 
 /// User metadata of an object.
 pub type Metadata = BTreeMap<String, String>;
@@ -29,6 +29,7 @@ pub struct Head {
     pub metadata: Metadata,
     pub content_type: Option<String>,
     pub storage_class: Option<String>,
+    pub kms_key: Option<String>,
 }
 
 /// Objects below one prefix; keys are given and returned without it.
@@ -111,10 +112,20 @@ impl Objects {
                 metadata: reply.metadata().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
                 content_type: reply.content_type().map(str::to_owned),
                 storage_class: reply.storage_class().map(|class| class.as_str().to_owned()),
+                kms_key: reply.ssekms_key_id().map(str::to_owned),
             }),
             Err(e) if e.as_service_error().is_some_and(|e| e.is_not_found()) => None,
             Err(e) => panic!("HEAD {name}: {e:?}"),
         }
+    }
+
+    /// An object under a KMS key.
+    #[track_caller]
+    pub fn put_encrypted(&self, name: &str, bytes: impl Into<Vec<u8>>, kms_key: &str) {
+        let request = self.client.put_object().bucket(&self.bucket).key(self.key(name));
+        let request = request.server_side_encryption(ServerSideEncryption::AwsKms).ssekms_key_id(kms_key);
+        let request = request.body(ByteStream::from(bytes.into())).send();
+        self.runtime.block_on(request).unwrap_or_else(|e| panic!("PUT {name}: {e:?}"));
     }
 
     /// Gives an object tags, in place of those that it has.
