@@ -50,7 +50,7 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
     }
     let runtime =
         Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
-    let stage = Stage::open(&config.stage.dir, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
+    let stage = Stage::open_within(&config.stage, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
     let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
     let signals = {

@@ -239,7 +239,10 @@ impl Given {
         let state = std::env::var_os("XDG_STATE_HOME").map(Into::into);
         let dir = self.path("stage_dir").or_else(|| stage_directory(ids().0, state, home_directory()));
         match dir {
-            Some(dir) => Ok(StageSettings { dir }),
+            Some(dir) => {
+                let [limit, min_free] = ["stage_limit", "stage_min_free"].map(|name| self.number(name));
+                Ok(StageSettings { dir, limit, min_free })
+            }
             None => {
                 Err(UsageError::new("this user has no home directory; name a place for written bytes with stage_dir"))
             }
@@ -394,6 +397,17 @@ mod tests {
         assert_eq!((defaults.limit, defaults.min_free), (10 << 30, 1 << 30));
         assert!(refused("cache_limit=1G").contains("cache_limit needs cache_dir"));
         assert!(refused("cache_min_free=1G").contains("cache_min_free needs cache_dir"));
+    }
+
+    #[test]
+    fn limits_of_the_stage_are_none_and_its_own_unless_they_are_given() {
+        let limits = |list| {
+            let stage = good(list).stage;
+            (stage.limit, stage.min_free)
+        };
+        assert_eq!(limits(""), (None, None));
+        assert_eq!(limits("stage_limit=2G,stage_min_free=0"), (Some(2 << 30), Some(0)));
+        assert!(refused("stage_limit=1").contains("stage_limit is from 1MiB"));
     }
 
     #[test]

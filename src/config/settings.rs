@@ -120,11 +120,16 @@ impl Default for TransferSettings {
     }
 }
 
-/// Where staged bytes live.
+/// Where staged bytes live, and how many.
 #[derive(Clone, Debug)]
 pub struct StageSettings {
     /// `stage_dir`: made 0700 when it is missing.
     pub dir: PathBuf,
+    /// `stage_limit` in bytes, of one mount; `None` is no limit.
+    pub limit: Option<u64>,
+    /// `stage_min_free` in bytes: what the file system must still have for this user. `None` leaves that to the stage, which
+    /// knows how large it is.
+    pub min_free: Option<u64>,
 }
 
 /// Where clean bytes are kept on the local disk, and how many.

@@ -170,6 +170,8 @@ pub const OPTIONS: &[OptionSpec] = &[
     row(Transfer, "read_ahead", Kind::Size { min: 0, max: 4 * GIB }, Is("64MiB"), "Most bytes fetched ahead of a sequential reader; 0 turns it off"),
     row(Transfer, "memory_limit", Kind::Size { min: 32 * MIB, max: TIB }, Told("a quarter of the memory, 64MiB to 512MiB"), "Most bytes of all read buffers together"),
     row(Transfer, "stage_dir", Kind::Path, Told("/var/lib/pailfs/stage for root, else ~/.local/state/pailfs/stage"), "Where written bytes wait until S3 has them"),
+    row(Transfer, "stage_limit", Kind::Size { min: MIB, max: 1024 * TIB }, Nothing, "Most bytes that the written files of this mount take in stage_dir"),
+    row(Transfer, "stage_min_free", Kind::Size { min: 0, max: 1024 * TIB }, Told("1GiB; less on a file system that is small or nearly full"), "Bytes that stage_dir's file system keeps free"),
     row(Transfer, "cache_dir", Kind::Path, Nothing, "Keep bytes that were read here, for later and for other mounts"),
     row(Transfer, "cache_limit", Kind::Size { min: MIB, max: 1024 * TIB }, Is("10GiB"), "Most bytes in cache_dir"),
     row(Transfer, "cache_min_free", Kind::Size { min: 0, max: 1024 * TIB }, Is("1GiB"), "Bytes that cache_dir's file system keeps free"),

@@ -17,6 +17,7 @@ use rustix::fs::FallocateFlags;
 use super::beside::Companion;
 use super::ranges::RangeMap;
 use super::session::Session;
+use super::space::{Held, Reserved, UnderWay};
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, UploadId};
 
@@ -36,10 +37,11 @@ pub struct StagedFile {
     pub(super) kept: AtomicBool,
     /// What `transfer` keeps with the file: it goes when the file goes.
     pub(super) companion: Mutex<Option<Companion>>,
+    /// Last, so that its bytes are given back when the data file is removed and closed.
     pub(super) state: Mutex<State>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct State {
     pub(super) size: u64,
     /// Bytes that are here; what is missing has to come from the base version.
@@ -58,10 +60,30 @@ pub(super) struct State {
     pub(super) generation: u64,
     /// The data is on the disk as it was after this change, whatever becomes of the machine.
     pub(super) synced: Option<u64>,
+    /// The bytes that take room on the disk: those that were written or reserved, and no hole.
+    pub(super) held: Held,
+    /// Held by a file that nobody uses any more.
+    leaving: Option<UnderWay>,
 }
 
 impl State {
-    fn extent(&self) -> ByteRange {
+    pub(super) fn new(session: &Session, size: u64) -> Self {
+        State {
+            size,
+            present: RangeMap::new(),
+            dirty: RangeMap::new(),
+            sent: RangeMap::new(),
+            run: ByteRange::new(0, 0),
+            upload: None,
+            changed: false,
+            generation: 0,
+            synced: None,
+            held: Held::new(&session.space),
+            leaving: None,
+        }
+    }
+
+    pub(super) fn extent(&self) -> ByteRange {
         ByteRange::new(0, self.size)
     }
 
@@ -82,7 +104,7 @@ impl StagedFile {
     /// A file over a base of `base_size` bytes, all of them missing.
     pub(super) fn create(session: Arc<Session>, base_size: u64) -> Result<Self> {
         let (file, data_path, record_path) = session.new_data_file()?;
-        let state = State { size: base_size, ..State::default() };
+        let state = State::new(&session, base_size);
         let staged = StagedFile {
             file: Arc::new(file),
             session,
@@ -131,7 +153,7 @@ impl StagedFile {
     /// and those right before it have written one after the other.
     ///
     /// # Errors
-    /// `StageFull` when the disk is full, `FileTooLarge` past what Linux allows. The size is then as before, and
+    /// `StageFull` when the disk is full, or the stage as full as it may be; `FileTooLarge` past what Linux allows. The size is then as before, and
     /// nothing that was missing counts as here.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<ByteRange> {
         if data.is_empty() {
@@ -139,18 +161,25 @@ impl StagedFile {
         }
         let range = checked_range(offset, data.len() as u64)?;
         let mut state = self.state();
+        let room = self.session.space.take(state.held.lacks(range))?;
         let (written, result) = self.write_all(offset, data);
         if let Err(err) = result {
             // What was here and was overwritten has changed, whatever the caller is told.
+            let mut new = 0;
             for changed in state.present.within(ByteRange::at(offset, written)) {
                 state.wrote(changed);
+                new += state.held.add(changed);
             }
+            room.keep(new);
             if range.end > state.size {
                 self.set_len(state.size)?;
+                let size = state.size;
+                state.held.release(ByteRange::new(size, u64::MAX));
             }
-            self.give_back(&state, ByteRange::at(offset, written));
+            self.give_back(&mut state, ByteRange::at(offset, written));
             return Err(err);
         }
+        room.keep(state.held.add(range));
         // From the old end on, when that lies before: the gap is zeros, and as new as the bytes after it.
         let from = range.start.min(state.size);
         state.size = state.size.max(range.end);
@@ -160,17 +189,32 @@ impl StagedFile {
         Ok(state.run)
     }
 
-    /// Writes bytes of the base version, only where they are still missing.
+    /// Writes bytes of the base version, only where they are still missing. They count, and may go over the limits: without
+    /// them the file could not be stored.
     ///
     /// # Errors
-    /// `StageFull` and what pwrite(2) gives; what could not be written stays missing.
+    /// `StageFull` when the disk is full, and what pwrite(2) gives; what could not be written stays missing.
     pub fn fill_at(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.fill(offset, data, |bytes| Ok(self.session.space.take_regardless(bytes)))
+    }
+
+    /// As [`StagedFile::fill_at`], within the limits.
+    ///
+    /// # Errors
+    /// As there, and `StageFull` when the stage is as full as it may be.
+    pub fn fill_if_room(&self, offset: u64, data: &[u8]) -> Result<()> {
+        self.fill(offset, data, |bytes| self.session.space.take(bytes))
+    }
+
+    fn fill<'a>(&'a self, offset: u64, data: &[u8], take: impl Fn(u64) -> Result<Reserved<'a>>) -> Result<()> {
         let mut state = self.state();
         let range = ByteRange::at(offset, data.len() as u64).intersect(state.extent());
         for gap in state.present.missing(range) {
+            let room = take(state.held.lacks(gap))?;
             let (from, to) = ((gap.start - offset) as usize, (gap.end - offset) as usize);
             let (written, result) = self.write_all(gap.start, &data[from..to]);
-            result.inspect_err(|_| self.give_back(&state, ByteRange::at(gap.start, written)))?;
+            result.inspect_err(|_| self.give_back(&mut state, ByteRange::at(gap.start, written)))?;
+            room.keep(state.held.add(gap));
             state.present.insert(gap);
             state.synced = None;
         }
@@ -189,50 +233,6 @@ impl StagedFile {
         }
         self.set_len(size)?;
         self.resized(&mut state, size);
-        Ok(())
-    }
-
-    /// Reserves disk space for `range`; without `keep_size` the file grows to its end. Content stays as it is.
-    /// A file system that can't reserve is no error.
-    ///
-    /// # Errors
-    /// `StageFull`, `FileTooLarge`, `InvalidArgument` for an empty range.
-    pub fn allocate(&self, range: ByteRange, keep_size: bool) -> Result<()> {
-        let range = nonempty(range)?;
-        let mut state = self.state();
-        self.reserve(range)?;
-        if !keep_size && range.end > state.size {
-            self.set_len(range.end)?;
-            self.resized(&mut state, range.end);
-        }
-        Ok(())
-    }
-
-    /// Makes a hole: the bytes of `range` within the file read as zeros, the size stays.
-    ///
-    /// # Errors
-    /// `InvalidArgument` for an empty range, else what the local file system gives.
-    pub fn punch(&self, range: ByteRange) -> Result<()> {
-        let mut state = self.state();
-        let range = nonempty(range)?.intersect(state.extent());
-        self.erase(&mut state, range)
-    }
-
-    /// Zeros the bytes of `range`, with disk space reserved for them; without `keep_size` the file grows to its end.
-    ///
-    /// # Errors
-    /// As [`StagedFile::allocate`].
-    pub fn zero(&self, range: ByteRange, keep_size: bool) -> Result<()> {
-        let range = nonempty(range)?;
-        let mut state = self.state();
-        self.reserve(range)?;
-        let old = range.intersect(state.extent());
-        self.erase(&mut state, old)?;
-        self.reserve(range)?;
-        if !keep_size && range.end > state.size {
-            self.set_len(range.end)?;
-            self.resized(&mut state, range.end);
-        }
         Ok(())
     }
 
@@ -264,6 +264,16 @@ impl StagedFile {
         self.state().dirty.iter().collect()
     }
 
+    /// True when so many bytes more may be filled in or written now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.session.space.has_room(bytes)
+    }
+
+    /// Nobody uses the file any more, so that its bytes are given back soon: who waits for room waits for that.
+    pub fn leave(&self) {
+        self.state().leaving = Some(self.session.space.under_way());
+    }
+
     /// Counts changes of bytes and size; equal numbers mean nothing changed in between.
     pub fn generation(&self) -> u64 {
         self.state().generation
@@ -285,7 +295,7 @@ impl StagedFile {
     }
 
     /// Writes it all, and tells how much of it was written when that fails.
-    fn write_all(&self, offset: u64, data: &[u8]) -> (u64, Result<()>) {
+    pub(super) fn write_all(&self, offset: u64, data: &[u8]) -> (u64, Result<()>) {
         let mut written = 0;
         while written < data.len() {
             match self.file.write_at(&data[written..], offset + written as u64) {
@@ -300,60 +310,31 @@ impl StagedFile {
 
     /// Frees what a failed write took where bytes are still missing, so that a full disk does not stay full for
     /// nothing. Where that can't be done nothing is wrong: missing bytes are written again when they come.
-    fn give_back(&self, state: &State, written: ByteRange) {
+    fn give_back(&self, state: &mut State, written: ByteRange) {
         for gap in state.present.missing(written.intersect(state.extent())) {
             _ = self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, gap);
+            state.held.release(gap);
         }
     }
 
-    fn set_len(&self, size: u64) -> Result<()> {
+    pub(super) fn set_len(&self, size: u64) -> Result<()> {
         self.file.set_len(size).map_err(|err| Error::local("resizing a staged file", err))
     }
 
-    fn resized(&self, state: &mut State, size: u64) {
+    pub(super) fn resized(&self, state: &mut State, size: u64) {
         let old = std::mem::replace(&mut state.size, size);
         if size < old {
             state.present.truncate(size);
             state.dirty.truncate(size);
             state.sent.truncate(size);
+            state.held.release(ByteRange::new(size, u64::MAX));
             state.touch();
         } else {
             state.wrote(ByteRange::new(old, size));
         }
     }
 
-    /// Never changes the size: fallocate may extend the file by a part and then fail.
-    fn reserve(&self, range: ByteRange) -> Result<()> {
-        match self.fallocate(FallocateFlags::KEEP_SIZE, range) {
-            Err(err) if err.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-            other => other.map_err(|err| Error::local("reserving space for a staged file", err)),
-        }
-    }
-
-    fn erase(&self, state: &mut State, range: ByteRange) -> Result<()> {
-        if range.is_empty() {
-            return Ok(());
-        }
-        match self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, range) {
-            Err(err) if err.kind() == std::io::ErrorKind::Unsupported => self.write_zeros(range)?,
-            other => other.map_err(|err| Error::local("zeroing a staged file", err))?,
-        }
-        state.wrote(range);
-        Ok(())
-    }
-
-    fn write_zeros(&self, range: ByteRange) -> Result<()> {
-        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
-        let mut at = range.start;
-        while at < range.end {
-            let count = (range.end - at).min(ZEROS.len() as u64);
-            self.write_all(at, &ZEROS[..count as usize]).1?;
-            at += count;
-        }
-        Ok(())
-    }
-
-    fn fallocate(&self, flags: FallocateFlags, range: ByteRange) -> std::io::Result<()> {
+    pub(super) fn fallocate(&self, flags: FallocateFlags, range: ByteRange) -> std::io::Result<()> {
         loop {
             match rustix::fs::fallocate(&*self.file, flags, range.start, range.len()) {
                 Err(rustix::io::Errno::INTR) => {}
@@ -365,24 +346,18 @@ impl StagedFile {
 
 impl Drop for StagedFile {
     fn drop(&mut self) {
-        if !self.kept.load(Ordering::Relaxed) {
+        if self.kept.load(Ordering::Relaxed) {
+            self.state().held.leave();
+        } else {
             self.session.remove_data_file(&self.data_path, &self.record_path);
         }
     }
 }
 
-fn checked_range(offset: u64, len: u64) -> Result<ByteRange> {
+pub(super) fn checked_range(offset: u64, len: u64) -> Result<ByteRange> {
     match offset.checked_add(len) {
         Some(end) if end <= SIZE_MAX => Ok(ByteRange::new(offset, end)),
         _ => Err(Error::FileTooLarge),
-    }
-}
-
-fn nonempty(range: ByteRange) -> Result<ByteRange> {
-    if range.is_empty() {
-        Err(Error::InvalidArgument("an empty range"))
-    } else {
-        checked_range(range.start, range.len())
     }
 }
 

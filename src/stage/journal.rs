@@ -20,9 +20,14 @@ impl StagedFile {
         let failed = |err| Error::local("opening a staged file", err);
         let file = OpenOptions::new().read(true).write(true).open(data_path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
-        let mut state = State { size, changed: true, ..State::default() };
+        let mut state = State::new(&session, size);
+        state.changed = true;
         for range in present {
-            state.wrote(range.intersect(ByteRange::new(0, size)));
+            let range = range.intersect(ByteRange::new(0, size));
+            state.wrote(range);
+            let new = state.held.add(range);
+            // They are there: no limit keeps them from being stored.
+            session.space.take_regardless(new).keep(new);
         }
         Ok(StagedFile {
             file: Arc::new(file),

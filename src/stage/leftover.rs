@@ -13,6 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::file::StagedFile;
 use super::record::{self, Noted, Record, RecordFault, RecordState};
 use super::session::{Session, check_owned, lock_dir, remove_session, source_dir};
+use super::space::Space;
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ObjectKey, Version};
 
@@ -175,7 +176,8 @@ pub fn remaining(root: &Path, identity: Option<&str>) -> Result<Vec<Remaining>> 
         let guard = lock_dir(&source)?;
         let found = scan(&source)?;
         drop(guard);
-        all.push(Remaining { identity: found_identity, live: found.live, leftovers: take(found.dead) });
+        let leftovers = take(found.dead, &Arc::new(Space::unlimited()));
+        all.push(Remaining { identity: found_identity, live: found.live, leftovers });
     }
     Ok(all)
 }
@@ -228,11 +230,11 @@ pub(super) fn scan(source: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// The leftovers of sessions that [`scan`] found, each holding its session.
-pub(super) fn take(dead: Vec<Dead>) -> Vec<Leftover> {
+/// The leftovers of sessions that [`scan`] found, each holding its session. Those that are opened count in `space`.
+pub(super) fn take(dead: Vec<Dead>, space: &Arc<Space>) -> Vec<Leftover> {
     let mut all = Vec::new();
     for Dead { dir, lock, files } in dead {
-        let session = Arc::new(Session::of_dead(dir, lock));
+        let session = Arc::new(Session::of_dead(dir, lock, space.clone()));
         all.extend(files.into_iter().map(|left| left.of(&session)));
     }
     all

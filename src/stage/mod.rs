@@ -1,17 +1,19 @@
 //! Dirty bytes on the local disk and their journal, and nothing about S3.
 //!
 //! Owns: the stage directory ([`Stage`]), sparse staged files that know which of their bytes are here
-//! ([`StagedFile`], [`RangeMap`]), and the journal record beside each ([`Record`]). Never guesses: a record
+//! ([`StagedFile`], [`RangeMap`]), the account of what they take of the disk, and the journal record beside each ([`Record`]). Never guesses: a record
 //! that is torn or not ours is reported as such ([`RecordFault`]), and what a dead process left is kept
 //! ([`Leftover`]) until somebody decides about it. Knows nothing of requests, inodes or the kernel.
 
 mod beside;
 mod file;
+mod holes;
 mod journal;
 mod leftover;
 mod ranges;
 mod record;
 mod session;
+mod space;
 
 pub use beside::Companion;
 pub use file::StagedFile;
@@ -19,6 +21,7 @@ pub use leftover::{Doubt, Leftover, Remaining, remaining};
 pub use ranges::RangeMap;
 pub use record::{Record, RecordAttributes, RecordEncryption, RecordFault, RecordState};
 pub use session::Stage;
+pub use space::UnderWay;
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::file::StagedFile;
 use super::leftover::{self, Leftover};
+use super::space::{Space, UnderWay};
+use crate::config::StageSettings;
 use crate::error::{Error, Result};
 
 /// The stage of one mount.
@@ -25,12 +27,22 @@ pub struct Stage {
 
 impl Stage {
     /// Opens the stage below `root` (made with mode 0700 when it is missing) for one source, in a session of its own,
-    /// and tells what dead sessions of that source left. Dead sessions that left nothing are removed.
+    /// and tells what dead sessions of that source left. Dead sessions that left nothing are removed. Without limits.
     ///
     /// # Errors
     /// `AccessDenied` when the directory is a link, somebody else's, or open to others' writing; else what the
     /// local file system gives.
     pub fn open(root: &Path, source_identity: &str) -> Result<(Stage, Vec<Leftover>)> {
+        let none = StageSettings { dir: root.to_owned(), limit: None, min_free: Some(0) };
+        Self::open_within(&none, source_identity)
+    }
+
+    /// As [`Stage::open`], where and within the limits that the settings say. The leftovers count from when they are opened.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_within(settings: &StageSettings, source_identity: &str) -> Result<(Stage, Vec<Leftover>)> {
+        let root = settings.dir.as_path();
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -43,9 +55,10 @@ impl Stage {
         let guard = lock_dir(&source)?;
         check_identity(&source, source_identity)?;
         let found = leftover::scan(&source)?;
-        let session = Session::make(&source)?;
+        let space = Arc::new(Space::within(settings, &source)?);
+        let session = Session::make(&source, space.clone())?;
         drop(guard);
-        let leftovers = leftover::take(found.dead);
+        let leftovers = leftover::take(found.dead, &space);
         Ok((Stage { session: Arc::new(session) }, leftovers))
     }
 
@@ -75,6 +88,26 @@ impl Stage {
         Ok(told.f_bavail.saturating_mul(told.f_frsize))
     }
 
+    /// Bytes that staged files take on the disk.
+    pub fn taken(&self) -> u64 {
+        self.session.space.taken()
+    }
+
+    /// Something begins that gives bytes back in the end. To be dropped after what holds them.
+    pub fn under_way(&self) -> UnderWay {
+        self.session.space.under_way()
+    }
+
+    /// What [`Stage::room_made`] compares with. To be asked before a write.
+    pub fn changes(&self) -> u64 {
+        self.session.space.changes()
+    }
+
+    /// Waits until bytes were given back since `seen`: true. False when nothing is under way that could do that.
+    pub async fn room_made(&self, seen: u64) -> bool {
+        self.session.space.changed(seen).await
+    }
+
     /// Directory of this session.
     pub fn dir(&self) -> &Path {
         &self.session.dir
@@ -96,10 +129,12 @@ pub(super) struct Session {
     /// Locked as long as it is open.
     lock: File,
     next: AtomicU64,
+    /// What its files take of the disk, with those of the other sessions that the mount took over.
+    pub(super) space: Arc<Space>,
 }
 
 impl Session {
-    fn make(source: &Path) -> Result<Self> {
+    fn make(source: &Path, space: Arc<Space>) -> Result<Self> {
         let failed = |err| Error::local("making a stage session", err);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos() as u64;
         let pid = std::process::id();
@@ -111,14 +146,14 @@ impl Session {
             }
             let lock = new_file(&dir.join("lock")).map_err(failed)?;
             lock.try_lock().map_err(|err| failed(err.into()))?;
-            return Ok(Session { dir, lock, next: AtomicU64::new(0) });
+            return Ok(Session { dir, lock, next: AtomicU64::new(0), space });
         }
         Err(failed(ErrorKind::AlreadyExists.into()))
     }
 
     /// A session that died, whose `lock` the caller has taken. Must not be dropped under the lock of its source.
-    pub(super) fn of_dead(dir: PathBuf, lock: File) -> Self {
-        Session { dir, lock, next: AtomicU64::new(0) }
+    pub(super) fn of_dead(dir: PathBuf, lock: File, space: Arc<Space>) -> Self {
+        Session { dir, lock, next: AtomicU64::new(0), space }
     }
 
     /// Its directory.

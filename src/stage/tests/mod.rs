@@ -3,6 +3,7 @@
 //! Owns a stage in a temporary place, and sessions that die in it. What a restart of the machine leaves is in `restarts`.
 
 mod restarts;
+mod space;
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
