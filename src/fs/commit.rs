@@ -171,6 +171,8 @@ impl Filesystem {
 
     /// `tell` gets what to wait for, once the file is taken.
     async fn commit_now(self: &Arc<Self>, inode: &Arc<Inode>, tell: Option<oneshot::Sender<Settled>>) -> Result<()> {
+        // Before all that holds the draft, so that it is dropped after that: whoever waits for room waits for this.
+        let _under_way = self.stage.under_way();
         let (passage, owned) = match self.own_in_place(inode).await {
             Ok(both) => both,
             Err(Error::NotFound) => return keep_nameless(inode),
@@ -219,6 +221,9 @@ impl Filesystem {
         draft.staged.clean();
         let key = self.table.key_of(inode.ino());
         let local = (inode.lock().opens.all > 0).then(|| draft.staged.clone());
+        if local.is_none() {
+            draft.staged.leave();
+        }
         if let (None, Ok(key)) = (&local, key) {
             // Its last close was before; else that one does this.
             self.transfer.keep_written(&key, &version, draft.staged.clone());

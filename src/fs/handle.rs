@@ -72,6 +72,11 @@ impl Filesystem {
         self.handles().files.get(&fh).cloned().ok_or(Error::BadHandle)
     }
 
+    /// All files that are open.
+    pub(super) fn files_open(&self) -> Vec<Arc<FileHandle>> {
+        self.handles().files.values().cloned().collect()
+    }
+
     pub(super) fn dir_handle(&self, fh: Fh) -> Result<Arc<DirHandle>> {
         self.handles().dirs.get(&fh).cloned().ok_or(Error::BadHandle)
     }
@@ -161,6 +166,9 @@ impl Filesystem {
             let unused = data.let_go();
             (local.or(unused), version)
         };
+        if let (Some(staged), Some(_)) = (&local, &version) {
+            staged.leave();
+        }
         if let (Some(staged), Some(version), Ok(key)) = (local, version, key) {
             self.transfer.keep_written(&key, &version, staged);
         }

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use super::Filesystem;
 use super::handle::FileHandle;
@@ -68,10 +68,11 @@ impl Filesystem {
 
     async fn read_source(self: &Arc<Self>, handle: &FileHandle, source: &Source, range: ByteRange) -> Result<Bytes> {
         match source {
-            Source::Staged(staged, base) => {
-                self.make_present(staged, base.as_ref(), range).await?;
-                staged.read_at(range.start, range.len() as usize)
-            }
+            Source::Staged(staged, base) => match self.make_present(staged, base.as_ref(), range).await {
+                Ok(()) => staged.read_at(range.start, range.len() as usize),
+                Err(Error::StageFull) => self.read_past_the_stage(handle, (staged, base.as_ref()), range).await,
+                Err(error) => Err(error),
+            },
             Source::Object(object) => {
                 let reader = handle.reader(self, &object.key, &object.version);
                 reader.read(&handle.cursor, range).await
@@ -128,37 +129,91 @@ impl Filesystem {
         })
     }
 
-    /// Fetches what a staged file lacks of `range`.
+    /// What the staged file has comes from there, and the rest from the object, without being kept: a full stage fails no read.
+    async fn read_past_the_stage(
+        self: &Arc<Self>,
+        handle: &FileHandle,
+        (staged, base): (&Arc<StagedFile>, Option<&Located>),
+        range: ByteRange,
+    ) -> Result<Bytes> {
+        let base = base.ok_or(Error::StageFull)?;
+        let reader = handle.reader(self, &base.key, &base.version);
+        let mut bytes = BytesMut::with_capacity(range.len() as usize);
+        let mut at = range.start;
+        let end = ByteRange::new(range.end, range.end);
+        for gap in staged.missing(range).into_iter().chain([end]) {
+            let here = staged.read_at(at, (gap.start - at) as usize)?;
+            let there = reader.read(&handle.cursor, gap).await?;
+            let whole = here.len() as u64 == gap.start - at && there.len() as u64 == gap.len();
+            bytes.extend_from_slice(&here);
+            if !whole {
+                // It was cut meanwhile.
+                break;
+            }
+            bytes.extend_from_slice(&there);
+            at = gap.end;
+        }
+        Ok(bytes.freeze())
+    }
+
+    /// Fetches what a staged file lacks of `range`. `StageFull` where it has no room for that.
     async fn make_present(&self, staged: &Arc<StagedFile>, base: Option<&Located>, range: ByteRange) -> Result<()> {
         if staged.missing(range).is_empty() {
             return Ok(());
         }
+        let bytes_of = |gaps: Vec<ByteRange>| gaps.iter().map(ByteRange::len).sum();
         let base = base.ok_or(Error::Internal("a staged file has holes and no object to fill them from"))?;
         let start = range.start - range.start % HYDRATE_STEP;
         let step = ByteRange::new(start, range.end.max(start + HYDRATE_STEP));
         let wanted = step.intersect(ByteRange::new(0, base.version.size));
-        self.transfer.hydrate(&base.key, &base.version, staged, wanted).await
+        // Else bytes would be asked for that can't be kept.
+        if !staged.has_room(bytes_of(staged.missing(wanted))) {
+            return Err(Error::StageFull);
+        }
+        self.transfer.hydrate_if_room(&base.key, &base.version, staged, wanted).await
     }
 
     /// Writes at `offset`; the kernel has already made that the end for `O_APPEND`.
     ///
     /// # Errors
-    /// `BadHandle`, `StageFull`, `ReadOnly`.
+    /// `BadHandle`, `StageFull` when no room can be made, `ReadOnly`.
     pub async fn write(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Result<u32> {
-        let handle = self.writable(fh)?;
-        let ticket = self.write_ticket(handle.pin.inode()).await?;
-        self.write_through(&handle, &ticket, offset, data)?;
+        self.change_with_room(fh, |handle, ticket| self.write_through(handle, ticket, offset, data)).await?;
         u32::try_from(data.len()).map_err(|_| Error::InvalidArgument("a write of more than 4 GiB"))
     }
 
-    /// As [`Filesystem::write`], if that needs no waiting: the bytes are then not copied on their way.
+    /// Makes a change that needs room in the stage, again and again while room is made for it.
+    async fn change_with_room(
+        self: &Arc<Self>,
+        fh: Fh,
+        change: impl Fn(&FileHandle, &WriteTicket) -> Result<()>,
+    ) -> Result<()> {
+        let mut patience = self.patience();
+        loop {
+            let handle = self.writable(fh)?;
+            // The ticket is given back before anything is waited for: the file's own commit waits for it.
+            let outcome = match self.write_ticket(handle.pin.inode()).await {
+                Ok(ticket) => change(&handle, &ticket),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(Error::StageFull) => self.make_room(&mut patience).await?,
+                done => return done,
+            }
+        }
+    }
+
+    /// As [`Filesystem::write`], if that needs no waiting, also not for room: the bytes are then not copied on their way.
     pub fn write_now(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Option<Result<u32>> {
         let handle = match self.writable(fh) {
             Ok(handle) => handle,
             Err(error) => return Some(Err(error)),
         };
         let ticket = self.ready_ticket(handle.pin.inode())?;
-        Some(self.write_through(&handle, &ticket, offset, data).map(|()| data.len() as u32))
+        match self.write_through(&handle, &ticket, offset, data) {
+            Err(Error::StageFull) => None,
+            done => Some(done.map(|()| data.len() as u32)),
+        }
     }
 
     fn write_through(
@@ -178,15 +233,14 @@ impl Filesystem {
     /// fallocate(2).
     ///
     /// # Errors
-    /// `BadHandle`, `StageFull`, `FileTooLarge`.
+    /// `BadHandle`, `StageFull` when no room can be made, `FileTooLarge`.
     pub async fn allocate(self: &Arc<Self>, fh: Fh, range: ByteRange, how: Allocation) -> Result<()> {
-        let handle = self.writable(fh)?;
-        let ticket = self.write_ticket(handle.pin.inode()).await?;
-        match how {
+        self.change_with_room(fh, |_, ticket| match how {
             Allocation::Reserve { keep_size } => ticket.staged().allocate(range, keep_size),
             Allocation::Punch => ticket.staged().punch(range),
             Allocation::Zero { keep_size } => ticket.staged().zero(range, keep_size),
-        }
+        })
+        .await
     }
 
     pub(super) fn writable(&self, fh: Fh) -> Result<Arc<FileHandle>> {

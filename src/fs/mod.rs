@@ -30,6 +30,7 @@ mod remove;
 mod rename;
 mod rename_dir;
 mod reply;
+mod room;
 mod send_ahead;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};

@@ -239,6 +239,8 @@ impl Filesystem {
 
     /// Stores one, or leaves it to a task of its own that tries again.
     async fn store_first(self: &Arc<Self>, taken: TakenIn) {
+        // Before the commit itself begins, which is only when S3 has answered some questions.
+        let _under_way = self.stage.under_way();
         self.abort_upload_of(&taken.leftover, Some(&taken.staged)).await;
         if let Err(error) = self.expect_own_work(&taken).await {
             tracing::warn!(path = taken.path, %error, "what an earlier upload may have made can't be told");

@@ -41,12 +41,15 @@ impl Gates {
     }
 }
 
+/// How bytes are put into a staged file.
+type Fill = fn(&StagedFile, u64, &[u8]) -> Result<()>;
+
 pub(super) async fn hydrate(
     shared: &Arc<Shared>,
-    key: &ObjectKey,
-    version: &Version,
+    (key, version): (&ObjectKey, &Version),
     file: &Arc<StagedFile>,
     range: ByteRange,
+    fill: Fill,
 ) -> Result<()> {
     if file.missing(range).is_empty() {
         return Ok(());
@@ -63,7 +66,7 @@ pub(super) async fn hydrate(
     let source = Source::new(shared.clone(), key.clone(), version.clone());
     let (file, runtime, limit) = (file.clone(), shared.runtime.clone(), shared.settings.concurrency);
     tasks::run(&shared.runtime, async move {
-        let jobs = gaps.into_iter().flat_map(pieces).map(|piece| bring(source.clone(), file.clone(), piece));
+        let jobs = gaps.into_iter().flat_map(pieces).map(|piece| bring(source.clone(), file.clone(), piece, fill));
         tasks::run_all(&runtime, limit, jobs).await.map(drop)
     })
     .await
@@ -80,8 +83,8 @@ fn pieces(gap: ByteRange) -> impl Iterator<Item = ByteRange> {
     (0..gap.len().div_ceil(PIECE)).map(move |index| ByteRange::at(gap.start + index * PIECE, PIECE).intersect(gap))
 }
 
-async fn bring(source: Source, file: Arc<StagedFile>, piece: ByteRange) -> Result<()> {
-    source.stream(piece, None, &mut |at, chunk| file.fill_at(at, &chunk)).await
+async fn bring(source: Source, file: Arc<StagedFile>, piece: ByteRange, fill: Fill) -> Result<()> {
+    source.stream(piece, None, &mut |at, chunk| fill(&file, at, &chunk)).await
 }
 
 #[cfg(test)]

@@ -204,7 +204,8 @@ impl Transfer {
         reader
     }
 
-    /// Fetches what is missing of `range` in a staged file over `version`, and a little more where it is read in order.
+    /// Fetches what is missing of `range` in a staged file over `version`, and a little more where it is read in order. The limits
+    /// of the stage don't keep it from that.
     ///
     /// # Errors
     /// `Stale` when the object is not that version any more; `StageFull`; what the store says.
@@ -215,7 +216,21 @@ impl Transfer {
         file: &Arc<StagedFile>,
         range: ByteRange,
     ) -> Result<()> {
-        hydrate::hydrate(&self.shared, key, version, file, range).await
+        hydrate::hydrate(&self.shared, (key, version), file, range, StagedFile::fill_at).await
+    }
+
+    /// As [`Transfer::hydrate`], within the limits of the stage: for bytes that can be read without it, too.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn hydrate_if_room(
+        &self,
+        key: &ObjectKey,
+        version: &Version,
+        file: &Arc<StagedFile>,
+        range: ByteRange,
+    ) -> Result<()> {
+        hydrate::hydrate(&self.shared, (key, version), file, range, StagedFile::fill_if_room).await
     }
 
     /// A program has written `run`, one byte after the other, of a file that replaces or begins an object. The parts that it has

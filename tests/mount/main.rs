@@ -25,3 +25,4 @@ mod promises;
 mod reads;
 mod recover;
 mod refused;
+mod stage_limits;

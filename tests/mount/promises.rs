@@ -239,11 +239,15 @@ fn long_names_work() {
 }
 
 /// A small file system in memory, taken away when it is dropped.
-struct SmallDisk(tempfile::TempDir);
+pub struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Of 8 MiB; `None` without the rights to mount one.
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let disk = SmallDisk(tempfile::tempdir().expect("a directory"));
         let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(disk.0.path()).output();
         mount.is_ok_and(|output| output.status.success()).then_some(disk)

@@ -16,6 +16,7 @@ mod parting;
 mod races;
 mod recover;
 mod requests;
+mod room;
 mod send_ahead;
 mod sequences;
 mod tags;
@@ -28,7 +29,9 @@ use std::time::Duration;
 
 use super::{Creation, Filesystem};
 use crate::cache::disk::DiskCache;
-use crate::config::{CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, TransferSettings};
+use crate::config::{
+    CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings,
+};
 use crate::error::Result;
 use crate::stage::Stage;
 use crate::transfer::tests::fake::Fake;
@@ -89,8 +92,14 @@ impl Rig {
 
     /// As above, with a disk cache.
     fn keeping(store: Arc<Fake>, settings: FsSettings, cache: Option<DiskCache>) -> Rig {
+        Rig::within(None, store, settings, cache)
+    }
+
+    /// As above, with a limit of the stage in bytes.
+    fn within(limit: Option<u64>, store: Arc<Fake>, settings: FsSettings, cache: Option<DiskCache>) -> Rig {
         let root = tempfile::tempdir().expect("a folder");
-        let (stage, _) = Stage::open(root.path(), "test").expect("a stage");
+        let limits = StageSettings { dir: root.path().to_owned(), limit, min_free: Some(0) };
+        let (stage, _) = Stage::open_within(&limits, "test").expect("a stage");
         let runtime = tokio::runtime::Handle::current();
         let prefix = DirPrefix::normalize("p");
         let fs = Filesystem::with_cache(settings, prefix, store.clone(), (stage, cache), runtime);

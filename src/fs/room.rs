@@ -1,0 +1,78 @@
+//! Room in the stage for who changes a file: what is stored goes first, then what is being stored is waited for, then ENOSPC.
+//!
+//! Owns that order, and how long is waited. How much the stage takes is the stage's; what a write does is `io`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Filesystem;
+use crate::error::{Error, Result};
+use crate::inode::{Event, FileState, NodeData};
+use crate::stage::StagedFile;
+
+/// Longest that one call waits for room. An upload may take hours, and a program that is told of a full disk can do something
+/// about it; in five minutes even a slow line stores some files.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// One call's attempts to get room. Made before the first of them, so that no news is missed.
+#[derive(Debug)]
+pub(super) struct Patience {
+    pub(super) until: Instant,
+    seen: u64,
+}
+
+impl Filesystem {
+    pub(super) fn patience(&self) -> Patience {
+        Patience { until: Instant::now() + LONGEST, seen: self.stage.changes() }
+    }
+
+    /// Returns when it is worth to try again what has failed with `StageFull`. The caller holds no ticket, no lock and no passage:
+    /// what is waited for may need them.
+    ///
+    /// # Errors
+    /// `StageFull` when no room is to be expected, or none came in time.
+    pub(super) async fn make_room(&self, patience: &mut Patience) -> Result<()> {
+        if Instant::now() >= patience.until {
+            return Err(Error::StageFull);
+        }
+        if !self.let_go_of_stored() {
+            let news = tokio::time::timeout_at(patience.until, self.stage.room_made(patience.seen)).await;
+            if news != Ok(true) {
+                return Err(Error::StageFull);
+            }
+        }
+        patience.seen = self.stage.changes();
+        Ok(())
+    }
+
+    /// The local copies of files that S3 has go; who has them open reads them from there from now on. False when there was none.
+    fn let_go_of_stored(&self) -> bool {
+        let handles = self.files_open();
+        let mut some = false;
+        for handle in handles {
+            // The key first: the table's lock comes before an inode's.
+            let has_name = self.table.place(handle.pin.ino()).is_some();
+            // Dropped after the lock: removing a file of the local disk takes its time.
+            let local = {
+                let mut data = handle.pin.inode().lock();
+                let local = if has_name { stored_copy(&data) } else { None };
+                local.filter(|_| data.apply(Event::LetGo).is_ok())
+            };
+            if let Some(local) = local {
+                local.leave();
+                some = true;
+            }
+        }
+        some
+    }
+}
+
+/// The local copy of what stands in S3 under the file's name. One whose name is another file's has its bytes nowhere else.
+fn stored_copy(data: &NodeData) -> Option<Arc<StagedFile>> {
+    match data.file() {
+        Ok(FileState::Clean(clean)) if !data.parted => clean.local.clone().filter(|local| local.size() > 0),
+        _ => None,
+    }
+}
