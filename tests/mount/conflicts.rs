@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 
 use crate::common::{Capability, Mount, TestServer, eventually, undisturbed};
+use crate::promises::errno;
 
 /// Rewrites `name` through `ours`, but not before `theirs` has stored it too.
 fn both_write(ours: &Mount, theirs: &Mount, name: &str) -> std::io::Result<()> {
@@ -35,6 +36,38 @@ fn keep_both_stores_a_copy_beside_the_other_version() {
         std::fs::read_to_string(ours.path("f")).is_ok_and(|text| text == "theirs")
     });
     assert!(ours.log().contains("both versions are kept"), "{}", ours.log());
+}
+
+/// The kernel keeps pages by inode: with one inode it would show the other version's, and what is written would be lost in silence.
+#[test]
+fn who_has_a_file_open_that_became_another_clients_reads_its_own_bytes_and_writes_no_more() {
+    let server = TestServer::start();
+    let (ours, theirs) = (server.mount_with(&["conflict=keep-both"]), server.mount());
+    let _undisturbed = undisturbed();
+    let open = |name: &str| File::options().read(true).write(true).create(true).truncate(false).open(ours.path(name));
+    std::fs::write(ours.path("f"), "base").expect("stored");
+    let beside = open("f").expect("an open file");
+    beside.write_all_at(b"ours, longer", 0).expect("written to the stage");
+    std::fs::write(theirs.path("f"), "theirs").expect("stored");
+    beside.sync_all().expect("both are kept");
+    let loser = File::options().read(true).write(true).create_new(true).open(ours.path("lock")).expect("a new file");
+    loser.write_all_at(b"ours, longer", 0).expect("written to the stage");
+    server.objects().put("lock", "theirs");
+    assert_eq!(errno(loser.sync_all()), Some(libc::EEXIST));
+    for (name, file) in [("f", beside), ("lock", loser)] {
+        eventually("the name shows the other version", || {
+            std::fs::read_to_string(ours.path(name)).is_ok_and(|text| text == "theirs")
+        });
+        let mut bytes = [0; 32];
+        let count = file.read_at(&mut bytes, 0).expect("still readable");
+        assert_eq!(bytes[..count], *b"ours, longer", "{name}");
+        assert_eq!(
+            errno(file.write_all_at(b"more", 0)),
+            Some(libc::ESTALE),
+            "{name}: a write that no close could store"
+        );
+        assert_eq!(server.objects().text(name), "theirs");
+    }
 }
 
 #[test]
