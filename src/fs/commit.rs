@@ -94,6 +94,7 @@ impl Filesystem {
                     until = Until::Stored;
                 }
                 match state {
+                    FileState::Unlinked(_) | FileState::Removed if data.lost => return Err(Error::AlreadyExists),
                     FileState::Clean(_) | FileState::Unlinked(_) | FileState::Removed => return Ok(()),
                     FileState::Dirty(Draft { phase: Phase::Born, .. }) if scope == Scope::Written => return Ok(()),
                     FileState::Dirty(_) => None,
@@ -287,7 +288,7 @@ impl Filesystem {
         let key = self.table.key_of(owned.inode().ino())?;
         self.keep_loser(draft, &key, path).await;
         let theirs = self.store.head(&key).await.ok().map(|info| info.version);
-        self.give_name_away(owned, theirs)?;
+        self.give_name_away(owned, theirs, Err(Error::AlreadyExists))?;
         Err(Error::AlreadyExists)
     }
 
@@ -398,11 +399,13 @@ fn wants_the_end(data: &NodeData, draft: &Draft) -> bool {
 
 /// An unlinked file has nothing to commit. A draft whose name went in another way does, and nowhere to put it.
 fn keep_nameless(inode: &Arc<Inode>) -> Result<()> {
-    match inode.lock().file()? {
+    let data = inode.lock();
+    match data.file()? {
         FileState::Dirty(draft) => {
             draft.staged.keep();
             Err(Error::Stale)
         }
+        _ if data.lost => Err(Error::AlreadyExists),
         _ => Ok(()),
     }
 }

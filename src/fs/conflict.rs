@@ -100,7 +100,7 @@ impl Filesystem {
     /// From here on the name is the other writer's. Whoever has the file open still meant what was there before.
     pub(super) fn settle_beside(&self, owned: Owned, draft: &Draft, theirs: Version) -> Result<()> {
         draft.staged.clean();
-        self.give_name_away(owned, Some(theirs))
+        self.give_name_away(owned, Some(theirs), Ok(()))
     }
 }
 

@@ -52,10 +52,11 @@ impl Filesystem {
     }
 
     /// A draft that is not to be stored under its name: that is `theirs`, if there is one. Open handles go on reading the draft.
+    /// Who waits for its commit gets the outcome.
     ///
     /// # Errors
     /// `Internal` for a file that is no draft.
-    pub(super) fn give_name_away(&self, owned: Owned, theirs: Option<Version>) -> Result<()> {
+    pub(super) fn give_name_away(&self, owned: Owned, theirs: Option<Version>, outcome: Result<()>) -> Result<()> {
         let Prior::Dirty(Draft { staged, origin, .. }) = owned.prior()?.clone() else {
             return Err(Error::Internal("the name of a file without a draft was to be given away"));
         };
@@ -67,7 +68,7 @@ impl Filesystem {
         };
         let listed = theirs.map(|version| Listed { kind: Kind::File, version: Some(version) });
         self.note_name_changed(owned.inode(), listed);
-        owned.parted(Remains::Staged { staged, base })?;
+        owned.parted(Remains::Staged { staged, base }, outcome)?;
         self.table.detach(ino);
         Ok(())
     }

@@ -362,13 +362,14 @@ impl Filesystem {
             Err(Error::NotFound) => None,
             Err(error) => return Err(error),
         };
+        // One who came just before may have changed it since it was taken.
+        owned.writers_gone().await;
         let in_use = inode.lock().opens.writing > 0;
-        match owned.prior()? {
-            Prior::Dirty(now) if is_same(now, &taken.staged) && !in_use => {}
-            _ => return Ok(false),
+        if in_use || untouched(inode, &taken.staged).is_none() {
+            return Ok(false);
         }
         taken.staged.keep();
-        self.give_name_away(owned, there)?;
+        self.give_name_away(owned, there, Ok(()))?;
         Ok(true)
     }
 

@@ -33,7 +33,7 @@ impl Filesystem {
         if pin.inode().kind() == Kind::Dir {
             return Err(Error::IsDirectory);
         }
-        let owned = pin.inode().own().await?;
+        let owned = pin.inode().own_by_name().await?;
         let key = self.table.key_of(pin.ino())?;
         let version = self.object_of(owned.inode(), owned.prior()?, &key).await?;
         let object = version.map(|version| Located { key, version });

@@ -244,14 +244,14 @@ pub(super) fn note_place(draft: &Draft, key: &ObjectKey, origin: &Origin) {
 /// Two files at once, in the order of their numbers, so that two renames can't wait for each other.
 async fn own_both(source: &Arc<Inode>, target: Option<&Arc<Inode>>) -> Result<(Owned, Option<Owned>)> {
     match target {
-        None => Ok((source.own().await?, None)),
+        None => Ok((source.own_by_name().await?, None)),
         Some(target) if target.ino() < source.ino() => {
-            let target = target.own().await?;
-            Ok((source.own().await?, Some(target)))
+            let target = target.own_by_name().await?;
+            Ok((source.own_by_name().await?, Some(target)))
         }
         Some(target) => {
-            let source = source.own().await?;
-            Ok((source, Some(target.own().await?)))
+            let source = source.own_by_name().await?;
+            Ok((source, Some(target.own_by_name().await?)))
         }
     }
 }

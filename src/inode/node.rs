@@ -57,6 +57,8 @@ pub struct NodeData {
     pub commit_failed: bool,
     /// Its name was given to another inode: it stays what it is for the handles that it has, and gets no more.
     pub parted: bool,
+    /// An exclusive create of it lost its race.
+    pub lost: bool,
     /// A task waits to try the commit again.
     pub retrying: bool,
     /// A place among the files that were closed and are not stored, while this is one.
@@ -229,6 +231,7 @@ impl Inode {
             attempts: Vec::new(),
             commit_failed: false,
             parted: false,
+            lost: false,
             retrying: false,
             behind: None,
             lineage: 0,

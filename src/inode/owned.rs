@@ -98,14 +98,16 @@ impl Owned {
     }
 
     /// The name is another file's from now on, and this is what open handles go on reading. Nothing that they would write has a
-    /// place any more.
+    /// place any more. Who waits gets the outcome: that of a lost exclusive create is told to later closers, too.
     ///
     /// # Errors
     /// `Internal`
-    pub fn parted(mut self, remains: Remains) -> Result<()> {
-        self.end(Ok(()), |data| {
+    pub fn parted(mut self, remains: Remains, outcome: Result<()>) -> Result<()> {
+        let lost = outcome.is_err();
+        self.end(outcome, |data| {
             data.behind = None;
             data.parted = true;
+            data.lost = lost;
             data.apply(Event::Unlink(remains))
         })
     }
@@ -166,6 +168,17 @@ impl Inode {
                 // How the other one's work ended is not our business: the state says what is there now.
                 Err(settled) => drop(settled.wait().await),
             }
+        }
+    }
+
+    /// As [`Inode::own`], of a file that was found by its name a moment ago.
+    ///
+    /// # Errors
+    /// `Stale` when the name is another file's by now: the kernel looks it up again. Else as [`Inode::own`].
+    pub async fn own_by_name(self: &Arc<Self>) -> Result<Owned> {
+        match self.own().await {
+            Err(Error::NotFound) if self.lock().parted => Err(Error::Stale),
+            done => done,
         }
     }
 }

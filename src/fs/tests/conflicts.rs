@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use super::send_ahead::until;
 use super::*;
 use crate::error::Error;
-use crate::fs::SetAttributes;
+use crate::fs::{RenameMode, SetAttributes};
 use crate::inode::OwnershipChange;
 use crate::transfer::tests::fake::{Call, Fault};
 
@@ -131,6 +131,41 @@ async fn close_while(ours: &Rig, fh: Fh, meanwhile: impl FnOnce()) {
     };
     let (closed, ()) = tokio::join!(ours.close(fh), change);
     closed.expect("the conflict is put right");
+}
+
+#[tokio::test]
+async fn who_unlinks_or_moves_a_name_while_it_becomes_anothers_looks_it_up_again() {
+    for unlinks in [true, false] {
+        let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
+        let (_, fh) = both_write(&ours, &theirs).await;
+        let word = Arc::new(Notify::new());
+        ours.store.next(Call::Put, Fault::FailLate(word.clone(), Error::PreconditionFailed));
+        ours.store.take_calls();
+        let change = async {
+            until("it is being stored", || ours.store.count(Call::Put) == 1).await;
+            let attempt = || async {
+                match unlinks {
+                    true => ours.fs.unlink(Ino::ROOT, b"f").await,
+                    false => ours.fs.rename(Ino::ROOT, b"f", Ino::ROOT, b"g", RenameMode::Replace).await,
+                }
+            };
+            let go_on = async {
+                tokio::task::yield_now().await;
+                word.notify_one();
+            };
+            match tokio::join!(attempt(), go_on).0 {
+                // As the kernel does.
+                Err(Error::Stale) => attempt().await,
+                done => done,
+            }
+        };
+        let (closed, changed) = tokio::join!(ours.fs.flush(fh), change);
+        closed.expect("both are kept");
+        changed.expect("the name is there, and is theirs");
+        assert_eq!(ours.object("p/f"), None);
+        assert_eq!(ours.object("p/g").is_some(), !unlinks);
+        ours.fs.release(fh).await.expect("a release");
+    }
 }
 
 #[tokio::test]
