@@ -14,7 +14,7 @@ use super::publish::remember;
 use super::refused::Refused;
 use crate::error::{Error, Result};
 use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Located, Owned, Prior};
-use crate::store::Attributes;
+use crate::store::{Attributes, Tags};
 use crate::types::{Access, Fh, ObjectKey, Version};
 
 /// What copy_file_range asks for.
@@ -127,6 +127,10 @@ impl Filesystem {
             data.mtime_given = false;
         }
         let own = self.attributes_of(owned.inode(), key, &draft.origin).await?;
+        if own.tags != Tags::None {
+            // CopyObject would give it those of the source.
+            return Err(Error::CrossDevice);
+        }
         let theirs = source.attributes.clone();
         Ok(Attributes {
             content_type: own.content_type.or(theirs.content_type),

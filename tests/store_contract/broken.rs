@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pailfs::demo::{Fault, FaultKind, Operation, Server};
 use pailfs::error::{Error, Result};
-use pailfs::store::{Attributes, ObjectStore, PartSource, S3Store, StoreOptions, UploadBody, connect};
+use pailfs::store::{Attributes, ObjectStore, PartSource, S3Store, StoreOptions, Tags, UploadBody, connect};
 use pailfs::types::{ByteRange, DirPrefix, Expect, ObjectKey, PartNumber, Version};
 
 use crate::world::{collect, pattern};
@@ -34,6 +34,26 @@ async fn put(store: &S3Store) -> Result<Version> {
 
 fn answer(status: u16, code: &str) -> FaultKind {
     FaultKind::Answer { status, code: code.to_owned() }
+}
+
+/// Credentials may be allowed to write objects and not to tag them: the bytes are worth more than the tags.
+#[test]
+fn an_object_whose_tags_are_refused_is_stored_without_them_and_what_follows_is_told() {
+    let tags = Tags::of(vec![("team".to_owned(), "blue".to_owned())]);
+    let tagged = Attributes { tags, ..Attributes::default() };
+    with_server(async |server, store| {
+        server.add_fault(Fault::new(answer(403, "AccessDenied")).on(Operation::PutObject).once());
+        store.put(&key(), UploadBody::Memory("new".into()), &tagged, &Expect::Any).await.unwrap();
+        assert_eq!(store.tags(&key()).await.unwrap(), []);
+        server.add_fault(Fault::new(answer(403, "AccessDenied")).on(Operation::PutObject).once());
+        let lost = store.put(&key(), UploadBody::Memory("newer".into()), &tagged, &Expect::Absent).await;
+        assert!(matches!(lost, Err(Error::PreconditionFailed)), "another client's object is there: {lost:?}");
+        server.add_fault(Fault::new(answer(403, "AccessDenied")).on(Operation::PutObject).times(2));
+        let refused = store.put(&key(), UploadBody::Memory("newer".into()), &tagged, &Expect::Any).await;
+        assert!(matches!(refused, Err(Error::AccessDenied(_))), "{refused:?}");
+        server.add_fault(Fault::new(answer(403, "AccessDenied")).on(Operation::CreateMultipartUpload).once());
+        store.create_upload(&key(), &tagged, PartSource::Bodies).await.unwrap();
+    });
 }
 
 #[test]

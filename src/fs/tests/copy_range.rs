@@ -7,7 +7,7 @@ use super::*;
 use crate::error::Error;
 use crate::fs::{CopyRange, SetAttributes};
 use crate::inode::{FileState, OwnershipChange};
-use crate::store::Attributes;
+use crate::store::{Attributes, Tags};
 use crate::transfer::tests::fake::{Call, Fault};
 
 const BYTES: &[u8] = b"the bytes of the source";
@@ -56,6 +56,21 @@ async fn a_whole_file_is_copied_by_one_request_and_its_close_sends_none() {
     assert_eq!(rig.store.take_calls(), [Call::Copy]);
     assert_eq!(rig.read(ino).await.expect("a read"), BYTES);
     assert_eq!(rig.names(Ino::ROOT).await, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_target_that_has_tags_keeps_them() {
+    let rig = Rig::new().await;
+    let from = source(&rig).await;
+    let tags = Tags::Known(vec![("team".into(), "blue".into())]);
+    let tagged = Attributes { tags: tags.clone(), ..Attributes::default() };
+    rig.store.set_with("p/b", "old".into(), &tagged, SystemTime::now());
+    let ino = rig.ino(Ino::ROOT, "b").await.expect("a file");
+    let to = rig.open(ino, TRUNCATE).await;
+    left_to_the_caller(copy(&rig, from, to).await);
+    by_hand(&rig, from, to).await.expect("a copy by hand");
+    assert_eq!(rig.object("p/b").as_deref(), Some(BYTES));
+    assert_eq!(rig.store.attributes("p/b").expect("an object").tags, tags);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
 
-use super::write::{metadata, storage_class, unmet, untagged, warn_untagged};
+use super::write::{metadata, storage_class, told, unmet, untagged, warn_untagged};
 use super::{S3Store, body, conditions, encoding, written};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, PartSource, UploadBody, UploadedPart, errors};
@@ -21,17 +21,13 @@ impl S3Store {
         attributes: &Attributes,
         parts: PartSource,
     ) -> Result<UploadId> {
-        match self.create_summed(key, attributes, parts).await {
-            Err(error) => match untagged(attributes, &error) {
-                Some(untagged) => {
-                    let id = self.create_summed(key, &untagged, parts).await.map_err(|_| error)?;
-                    warn_untagged(key);
-                    Ok(id)
-                }
-                None => Err(error),
-            },
-            done => done,
-        }
+        let refusal = match self.create_summed(key, attributes, parts).await {
+            Err(error) => error,
+            done => return done,
+        };
+        let Some(untagged) = untagged(attributes, &refusal) else { return Err(refusal) };
+        let again = self.create_summed(key, &untagged, parts).await;
+        told(refusal, again).inspect(|_| warn_untagged(key))
     }
 
     async fn create_summed(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {

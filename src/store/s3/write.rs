@@ -17,17 +17,13 @@ impl S3Store {
         attributes: &Attributes,
         expect: &Expect,
     ) -> Result<Version> {
-        match self.send_put(key, body.clone(), attributes, expect).await {
-            Err(error) => match untagged(attributes, &error) {
-                Some(untagged) => {
-                    let version = self.send_put(key, body, &untagged, expect).await.map_err(|_| error)?;
-                    warn_untagged(key);
-                    Ok(version)
-                }
-                None => Err(error),
-            },
-            done => done,
-        }
+        let refusal = match self.send_put(key, body.clone(), attributes, expect).await {
+            Err(error) => error,
+            done => return done,
+        };
+        let Some(untagged) = untagged(attributes, &refusal) else { return Err(refusal) };
+        let again = self.send_put(key, body, &untagged, expect).await;
+        told(refusal, again).inspect(|_| warn_untagged(key))
     }
 
     async fn send_put(
@@ -96,6 +92,15 @@ pub(super) fn untagged(attributes: &Attributes, error: &Error) -> Option<Attribu
     let refused = matches!(error, Error::AccessDenied(_) | Error::Unsupported(_));
     let tagged = !attributes.tags.known().is_empty();
     (refused && tagged).then(|| Attributes { tags: Tags::None, ..attributes.clone() })
+}
+
+/// What comes of a refused request that was sent again without tags. A second refusal means that it was not they, and the
+/// caller is told of the first; any other answer is what happened to the object.
+pub(super) fn told<T>(refusal: Error, again: Result<T>) -> Result<T> {
+    match again {
+        Err(Error::AccessDenied(_) | Error::Unsupported(_)) => Err(refusal),
+        done => done,
+    }
 }
 
 pub(super) fn warn_untagged(key: &ObjectKey) {
