@@ -40,6 +40,7 @@ impl Filesystem {
 
     /// Clean → dirty: the local copy if there is one, else a sparse file over the object.
     fn begin_change(&self, inode: &Arc<Inode>, clean: Clean) -> Result<()> {
+        let was_local = clean.local.is_some();
         let staged = match clean.local {
             Some(local) => local,
             None => Arc::new(self.stage.over(clean.version.size)?),
@@ -51,8 +52,9 @@ impl Filesystem {
             return Err(Error::Stale);
         }
         match data.file()? {
-            // Still what it was when it was looked at, so that the draft is based on what is there.
-            FileState::Clean(now) if now.version.same_bytes(&clean.version) => {
+            // Still what it was when it was looked at, so that the draft is based on what is there, and no local copy that was let
+            // go of meanwhile is used again.
+            FileState::Clean(now) if now.version.same_bytes(&clean.version) && now.local.is_some() == was_local => {
                 let origin = Origin::Changed(now.version.clone());
                 data.apply(Event::Change(Draft { staged, origin, phase: Phase::Changed }))
             }

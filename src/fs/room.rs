@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Filesystem;
+use super::open::is_archived;
 use crate::error::{Error, Result};
 use crate::inode::{Event, FileState, NodeData};
 use crate::stage::StagedFile;
@@ -69,8 +70,12 @@ impl Filesystem {
     }
 }
 
-/// The local copy of what stands in S3 under the file's name. One whose name is another file's has its bytes nowhere else.
+/// The local copy of what can be read in S3 under the file's name. One whose name is another file's has its bytes nowhere else,
+/// and an archived object can't be read before it is restored.
 fn stored_copy(data: &NodeData) -> Option<Arc<StagedFile>> {
+    if data.attributes.as_ref().is_some_and(|attributes| is_archived(attributes.storage_class.as_deref())) {
+        return None;
+    }
     match data.file() {
         Ok(FileState::Clean(clean)) if !data.parted => clean.local.clone().filter(|local| local.size() > 0),
         _ => None,

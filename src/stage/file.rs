@@ -264,9 +264,9 @@ impl StagedFile {
         self.state().dirty.iter().collect()
     }
 
-    /// True when so many bytes more may be filled in or written now.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        self.session.space.has_room(bytes)
+    /// Bytes that may be filled in or written now, in this file and all others.
+    pub fn room(&self) -> u64 {
+        self.session.space.room()
     }
 
     /// Nobody uses the file any more, so that its bytes are given back soon: who waits for room waits for that.

@@ -55,6 +55,8 @@ impl StagedFile {
         let is_hole = self.erase(&mut state, old)?;
         if let Err(err) = self.reserve(&state, range) {
             if is_hole {
+                // A part of it may have been reserved.
+                _ = self.fallocate(FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE, old);
                 state.held.release(old);
             }
             return Err(err);

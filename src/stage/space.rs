@@ -29,7 +29,7 @@ pub(super) struct Space {
     limit: u64,
     /// Bytes that the file system must still have; 0 asks it nothing.
     min_free: u64,
-    /// Anything on that file system; `None` where `min_free` is 0.
+    /// Anything on that file system.
     place: Option<File>,
 
     account: Mutex<Account>,
@@ -96,7 +96,7 @@ impl Space {
                 default_min_free(size, free)
             }
         };
-        Ok(Space::new(settings.limit.unwrap_or(u64::MAX), min_free, (min_free > 0).then_some(place)))
+        Ok(Space::new(settings.limit.unwrap_or(u64::MAX), min_free, Some(place)))
     }
 
     fn new(limit: u64, min_free: u64, place: Option<File>) -> Self {
@@ -108,9 +108,18 @@ impl Space {
         self.account().taken
     }
 
-    /// True when so many bytes could be taken now.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        self.take(bytes).is_ok()
+    /// Bytes that could be taken now.
+    pub fn room(&self) -> u64 {
+        let told = self.place.as_ref().map(rustix::fs::fstatvfs);
+        let account = self.account();
+        let free = match told {
+            Some(Ok(told)) => {
+                let reserved = self.min_free.saturating_add(account.on_the_way);
+                told.f_bavail.saturating_mul(told.f_frsize).saturating_sub(reserved)
+            }
+            _ => u64::MAX,
+        };
+        free.min(self.limit.saturating_sub(account.taken))
     }
 
     /// Takes bytes that are about to be written.
@@ -290,7 +299,7 @@ mod tests {
         let space = of(10);
         let reserved = space.take(8).expect("room");
         assert!(matches!(space.take(3), Err(Error::StageFull)), "more than the limit was taken");
-        assert!(space.has_room(2) && !space.has_room(3));
+        assert_eq!(space.room(), 2);
         reserved.keep(5);
         assert_eq!((space.taken(), space.account().on_the_way), (5, 0));
         drop(space.take(5).expect("room up to the limit"));
@@ -315,7 +324,6 @@ mod tests {
             let settings = StageSettings { dir: root.path().to_owned(), limit: None, min_free: Some(min_free) };
             Space::within(&settings, root.path()).expect("a file system")
         };
-        assert!(asked(0).place.is_none(), "a file system that must keep nothing free is asked about it");
         assert!(asked(u64::MAX).take(1).is_err(), "more than there is was kept free");
         let space = asked(1);
         // Others use this disk too, but not for so much within a moment.

@@ -165,6 +165,38 @@ async fn what_is_stored_goes_first_and_is_read_from_s3_from_then_on() {
 }
 
 #[tokio::test]
+async fn the_local_copy_of_an_archived_object_stays() {
+    let rig = Rig::limited(FsSettings { storage_class: Some("GLACIER".into()), ..settings() });
+    let (_, fh) = rig.create(Ino::ROOT, "f").await;
+    rig.write(fh, 1).await.expect("room");
+    rig.fs.flush(fh).await.expect("a flush");
+    let (_, other) = rig.create(Ino::ROOT, "other").await;
+    is_full(rig.write(other, 2).await);
+    assert_eq!(rig.fs.stage.taken(), SIZE as u64, "nobody can read it before it is restored");
+    rig.fs.write(fh, 0, b"new").await.expect("it can be changed");
+    rig.close(fh).await.expect("and stored");
+    rig.close(other).await.expect("a close");
+    rig.empty_stage().await;
+}
+
+#[tokio::test]
+async fn what_is_read_of_a_draft_leaves_room_for_who_writes() {
+    let rig = Rig::limited(settings());
+    let old = vec![7; 6_000];
+    rig.store.set("p/f", old.clone());
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    let fh = rig.open(ino, WRITE).await;
+    rig.fs.write(fh, 0, b"Y").await.expect("a write");
+    assert_eq!(rig.read_all(fh).await.expect("a read")[1..], old[1..]);
+    let (_, other) = rig.create(Ino::ROOT, "other").await;
+    rig.write(other, 2).await.expect("the room that a read can do without");
+    for fh in [fh, other] {
+        rig.close(fh).await.expect("a close");
+    }
+    rig.empty_stage().await;
+}
+
+#[tokio::test]
 async fn the_local_copy_of_a_file_whose_name_is_anothers_stays() {
     let rig = Rig::limited(no_cache());
     let (ino, fh) = rig.create(Ino::ROOT, "f").await;
