@@ -164,7 +164,7 @@ fn a_change_of_mode_by_another_mount_is_seen() {
 #[test]
 fn tags_of_an_object_survive_a_rewrite() {
     let server = TestServer::start();
-    let tags = [("team", "blue & green"), ("stage", "test=1")];
+    let tags = [("team", "blue + green"), ("stage", "test=1")];
     let owned = tags.map(|(name, value)| (name.to_owned(), value.to_owned()));
     for name in ["appended", "renamed", "chmodded", "truncated", "large"] {
         let size = if name == "large" { 20 << 20 } else { 5 };

@@ -6,7 +6,7 @@ use pailfs::types::{Expect, PartNumber};
 use crate::world::{Ability, KEPT, World, on_every_store};
 
 fn tagged() -> Vec<(String, String)> {
-    [("a team", "blue & green"), ("eq=", "+1"), ("none", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
+    [("a team", "blue + green"), ("eq=", "+1"), ("none", "")].map(|(k, v)| (k.to_owned(), v.to_owned())).into()
 }
 
 /// PUT, and a multipart upload.
