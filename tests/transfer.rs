@@ -151,6 +151,32 @@ async fn a_failed_upload_leaves_no_parts_in_the_bucket() {
     assert!(rig.bucket.get("p/file").is_none());
 }
 
+/// Some servers make an upload again for a part that comes after its abort.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_a_late_part_brings_back_is_aborted_again() {
+    let rig = Rig::new().await;
+    let refused = FaultKind::Answer { status: 403, code: "AccessDenied".into() };
+    let still_there = FaultKind::Answer { status: 204, code: "None".into() };
+    rig.server.add_fault(Fault::new(refused).on(Operation::UploadPart).skip(1));
+    rig.server.add_fault(Fault::new(still_there).on(Operation::AbortMultipartUpload).once());
+    let file = rig.staged(&content(40 * MIB));
+    rig.transfer.upload(&key(), &file, &Attributes::default(), &Expect::Any).await.expect_err("it is refused");
+    rig.transfer.uploads_gone(Duration::from_secs(60)).await;
+    assert!(rig.bucket.uploads().is_empty());
+    assert_eq!(rig.server.counters().requests(Operation::AbortMultipartUpload), 3);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_of_which_no_part_is_on_its_way_is_aborted_once() {
+    let rig = Rig::new().await;
+    rig.bucket.put("p/file", "theirs");
+    let file = rig.staged(&content(40 * MIB));
+    rig.transfer.upload(&key(), &file, &Attributes::default(), &Expect::Absent).await.expect_err("it is a conflict");
+    rig.transfer.uploads_gone(Duration::from_secs(60)).await;
+    assert!(rig.bucket.uploads().is_empty());
+    assert_eq!(rig.server.counters().requests(Operation::AbortMultipartUpload), 1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_body_is_left_for_another_one() {
     let (rig, bytes) = (Rig::new().await, content(2 * MIB));

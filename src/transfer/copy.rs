@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::multipart::Multipart;
+use super::multipart::{Multipart, Parts};
 use super::plan::{Plan, plan_copy, plan_copy_by_parts};
 use super::{Shared, tags, tasks};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, CopyAttributes, CopyRequest, ObjectInfo, PartSource, UploadedPart};
-use crate::types::{ByteRange, Expect, ObjectKey, PartNumber, UploadId, Version};
+use crate::types::{ByteRange, Expect, ObjectKey, Version};
 
 /// True when one request looks at the target before it copies.
 pub(super) fn is_guarded(shared: &Shared, expect: &Expect) -> bool {
@@ -117,7 +117,7 @@ impl Copy {
 
     async fn parts_and_completion(&self, multipart: &mut Multipart, plan: Plan, crc: Option<u64>) -> Result<Version> {
         let jobs = plan.parts(self.version.size).enumerate();
-        let jobs = jobs.map(|(index, range)| copy_part(self.clone(), multipart.id().clone(), index as u64, range));
+        let jobs = jobs.map(|(index, range)| copy_part(self.clone(), multipart.parts().clone(), index as u64, range));
         let parts = tasks::run_all(&self.shared.runtime, self.shared.settings.concurrency, jobs).await?;
         match multipart.complete(parts, self.version.size, crc, &self.expect).await {
             Err(error @ (Error::PreconditionFailed | Error::UploadGone)) => self.own_work().await?.ok_or(error),
@@ -162,8 +162,6 @@ fn same_attributes(asked: &Attributes, found: &Attributes) -> bool {
     asked.metadata == found.metadata && (asked.content_type.is_none() || asked.content_type == found.content_type)
 }
 
-async fn copy_part(copy: Copy, id: UploadId, index: u64, range: ByteRange) -> Result<UploadedPart> {
-    let number = PartNumber::from_index(index)?;
-    let Copy { shared, source, version, target, .. } = copy;
-    shared.store.upload_part_copy(&target, &id, number, &source, &version.etag, range).await
+async fn copy_part(copy: Copy, parts: Parts, index: u64, range: ByteRange) -> Result<UploadedPart> {
+    parts.copy(index, &copy.source, &copy.version.etag, range).await
 }

@@ -1,23 +1,93 @@
 //! One multipart upload, which never outlives its owner.
 //!
-//! Dropped before it is complete, for a failure or because nobody waits any more, it aborts itself in the store.
+//! Dropped before it is complete, for a failure or because nobody waits any more, it aborts itself in the store. A part that
+//! the store had not answered by then may arrive later, and is there again with the upload: S3 advises to abort such an upload
+//! more than once (API reference, AbortMultipartUpload).
 
+use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use super::Shared;
+use super::{Patience, Shared};
 use crate::error::Result;
-use crate::store::{Attributes, PartSource, UploadedPart};
-use crate::types::{Expect, ObjectKey, UploadId, Version};
+use crate::store::{Attributes, ObjectStore, PartSource, UploadBody, UploadedPart};
+use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
 /// So often an upload that failed is aborted, over some minutes: what is left is billed.
 const ABORTS: u32 = 8;
 
-pub(super) struct Multipart {
-    shared: Arc<Shared>,
+/// The pauses before an upload is aborted again that had parts on their way. A server soon gives up a request whose connection
+/// was cut; the second one is for a server that is busy.
+const LATE_PARTS: [Duration; 2] = [Duration::from_millis(200), Duration::from_secs(1)];
+
+/// Where the parts of an upload go.
+#[derive(Clone)]
+pub(super) struct Parts {
+    store: Arc<dyn ObjectStore>,
     key: ObjectKey,
     id: UploadId,
+    /// Parts that were asked for, and of which the store has not said that it has them.
+    unanswered: Arc<AtomicUsize>,
+}
+
+impl Parts {
+    /// Sends a part, counted from 0.
+    pub(super) async fn send(&self, index: u64, body: UploadBody) -> Result<UploadedPart> {
+        let number = PartNumber::from_index(index)?;
+        self.bring(self.store.upload_part(&self.key, &self.id, number, body)).await
+    }
+
+    /// Copies a range of an object into a part, counted from 0.
+    pub(super) async fn copy(
+        &self,
+        index: u64,
+        source: &ObjectKey,
+        etag: &ETag,
+        range: ByteRange,
+    ) -> Result<UploadedPart> {
+        let number = PartNumber::from_index(index)?;
+        self.bring(self.store.upload_part_copy(&self.key, &self.id, number, source, etag, range)).await
+    }
+
+    /// A request that is dropped or fails stays unanswered.
+    async fn bring(&self, request: impl Future<Output = Result<UploadedPart>>) -> Result<UploadedPart> {
+        self.unanswered.fetch_add(1, Ordering::SeqCst);
+        let part = request.await?;
+        self.unanswered.fetch_sub(1, Ordering::SeqCst);
+        Ok(part)
+    }
+
+    fn may_come_late(&self) -> bool {
+        self.unanswered.load(Ordering::SeqCst) > 0
+    }
+
+    async fn abort(&self) -> Result<()> {
+        self.store.abort_upload(&self.key, &self.id).await
+    }
+
+    /// What broke the upload most often breaks its end too, and passes.
+    async fn abort_for_long(&self, patience: &Patience) {
+        let mut attempt = 1;
+        while let Err(error) = self.abort().await {
+            if attempt == ABORTS {
+                let (key, upload) = (&self.key, self.id.as_str());
+                tracing::warn!(%key, upload, %error, "an unfinished upload is left in the bucket");
+                break;
+            }
+            tokio::time::sleep(patience.before_abort(attempt)).await;
+            attempt += 1;
+        }
+    }
+}
+
+pub(super) struct Multipart {
+    shared: Arc<Shared>,
+    parts: Parts,
     /// It may exist in the store.
     pending: bool,
+    /// It was aborted, and a part may still arrive.
+    aborted: bool,
     counted: Option<Counted>,
 }
 
@@ -45,12 +115,19 @@ impl Multipart {
         parts: PartSource,
     ) -> Result<Self> {
         let counted = Some(Counted::new(shared));
-        let id = shared.store.create_upload(key, attributes, parts).await?;
-        Ok(Multipart { shared: shared.clone(), key: key.clone(), id, pending: true, counted })
+        let store = shared.store.clone();
+        let id = store.create_upload(key, attributes, parts).await?;
+        let parts = Parts { store, key: key.clone(), id, unanswered: Arc::default() };
+        Ok(Multipart { shared: shared.clone(), parts, pending: true, aborted: false, counted })
     }
 
     pub(super) fn id(&self) -> &UploadId {
-        &self.id
+        &self.parts.id
+    }
+
+    /// Where its parts go.
+    pub(super) fn parts(&self) -> &Parts {
+        &self.parts
     }
 
     /// Makes the object. On an error the upload is still there, unless the store says that it is gone.
@@ -62,18 +139,21 @@ impl Multipart {
         expect: &Expect,
     ) -> Result<Version> {
         parts.sort_by_key(|part| part.number);
-        let store = &self.shared.store;
-        let version = store.complete_upload(&self.key, &self.id, &parts, size, crc64nvme, expect).await?;
+        let Parts { store, key, id, .. } = &self.parts;
+        let version = store.complete_upload(key, id, &parts, size, crc64nvme, expect).await?;
         self.pending = false;
         Ok(Version { size, ..version })
     }
 
-    /// Removes what was uploaded, and waits for it. False when that failed: it is tried again a few times.
+    /// Removes what was uploaded, and waits for it. False when that failed or a part may still arrive: it is tried again a few
+    /// times.
     pub(super) async fn abort(mut self) -> bool {
-        let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
-        match store.abort_upload(&key, &id).await {
-            Ok(()) => self.pending = false,
-            Err(error) => tracing::debug!(%key, %error, "an upload could not be aborted at once"),
+        match self.parts.abort().await {
+            Ok(()) => {
+                self.pending = self.parts.may_come_late();
+                self.aborted = true;
+            }
+            Err(error) => tracing::debug!(key = %self.parts.key, %error, "an upload could not be aborted at once"),
         }
         !self.pending
     }
@@ -84,19 +164,19 @@ impl Drop for Multipart {
         if !self.pending {
             return;
         }
-        let (store, key, id) = (self.shared.store.clone(), self.key.clone(), self.id.clone());
-        let (counted, patience) = (self.counted.take(), self.shared.patience);
+        let (parts, counted, patience) = (self.parts.clone(), self.counted.take(), self.shared.patience);
+        let aborted = self.aborted;
         self.shared.runtime.spawn(async move {
             let _counted = counted;
-            let mut attempt = 1;
-            // What broke the upload most often breaks its end too, and passes.
-            while let Err(error) = store.abort_upload(&key, &id).await {
-                if attempt == ABORTS {
-                    tracing::warn!(%key, upload = id.as_str(), %error, "an unfinished upload is left in the bucket");
-                    break;
+            if !aborted {
+                parts.abort_for_long(&patience).await;
+            }
+            for pause in LATE_PARTS {
+                // Looked at after an answer: until then a task that was stopped may have begun one.
+                if parts.may_come_late() {
+                    tokio::time::sleep(pause).await;
+                    parts.abort_for_long(&patience).await;
                 }
-                tokio::time::sleep(patience.before_abort(attempt)).await;
-                attempt += 1;
             }
         });
     }

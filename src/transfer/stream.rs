@@ -112,16 +112,16 @@ impl Stream {
 
     fn pump(self: &Arc<Self>, state: &mut State, file: &Arc<StagedFile>) {
         while state.tasks.try_join_next().is_some() {}
-        let (id, key) = match &state.phase {
-            Phase::Open(multipart, target) => (multipart.id().clone(), target.key.clone()),
+        let parts = match &state.phase {
+            Phase::Open(multipart, _) => multipart.parts().clone(),
             Phase::Opening | Phase::Ended => return,
         };
         while state.running.len() < self.shared.settings.concurrency.max(1) {
             let Some((index, part)) = state.ready.pop_front() else { break };
             state.running.insert(index);
             let running = Running { stream: self.clone(), file: file.clone(), part: (index, part), outcome: None };
-            let (bytes, id, key) = (StagedBytes::new(&self.shared, file), id.clone(), key.clone());
-            let send = async move { running.end(send_part(bytes, key, id, index, part).await) };
+            let (bytes, parts) = (StagedBytes::new(&self.shared, file), parts.clone());
+            let send = async move { running.end(send_part(bytes, parts, index, part).await) };
             state.tasks.spawn_on(send, &self.shared.runtime);
         }
     }

@@ -6,14 +6,14 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::multipart::Multipart;
+use super::multipart::{Multipart, Parts};
 use super::plan::Piece;
 use super::upload::{SentPart, StagedBytes, Upload, send_part};
 use super::{Shared, tasks};
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::{Attributes, PartSource, UploadedPart};
-use crate::types::{Expect, ObjectKey, PartNumber, UploadId, Version};
+use crate::types::{Expect, ObjectKey, Version};
 
 pub(super) async fn update(
     shared: &Arc<Shared>,
@@ -83,8 +83,8 @@ impl Update {
         let Upload { bytes, key, size, expect, .. } = &self.upload;
         let shared = &bytes.shared;
         let jobs = self.pieces.iter().enumerate().map(|(index, piece)| {
-            let (bytes, key, id, base) = (bytes.clone(), key.clone(), multipart.id().clone(), self.base.clone());
-            make_part(bytes, key, id, base, index as u64, *piece)
+            let (bytes, key, base) = (bytes.clone(), key.clone(), self.base.clone());
+            make_part(bytes, key, multipart.parts().clone(), base, index as u64, *piece)
         });
         let parts = tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await?;
         match shared.store.head(key).await {
@@ -114,21 +114,17 @@ impl Update {
 async fn make_part(
     bytes: StagedBytes,
     key: ObjectKey,
-    id: UploadId,
+    parts: Parts,
     base: Version,
     index: u64,
     piece: Piece,
 ) -> Result<Part> {
     match piece {
-        Piece::Send(range) => send_part(bytes, key, id, index, range).await.map(Part::Sent),
-        Piece::Copy(range) => {
-            let number = PartNumber::from_index(index)?;
-            let copied = bytes.shared.store.upload_part_copy(&key, &id, number, &key, &base.etag, range).await;
-            match copied {
-                Ok(part) => Ok(Part::Copied(part)),
-                Err(Error::NotFound) => Err(Error::PreconditionFailed),
-                Err(error) => Err(error),
-            }
-        }
+        Piece::Send(range) => send_part(bytes, parts, index, range).await.map(Part::Sent),
+        Piece::Copy(range) => match parts.copy(index, &key, &base.etag, range).await {
+            Ok(part) => Ok(Part::Copied(part)),
+            Err(Error::NotFound) => Err(Error::PreconditionFailed),
+            Err(error) => Err(error),
+        },
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crc_fast::CrcAlgorithm::Crc64Nvme;
 use futures_util::StreamExt;
 
-use super::multipart::Multipart;
+use super::multipart::{Multipart, Parts};
 use super::plan::{Plan, plan_upload};
 use super::stream::Stream;
 use super::{Shared, tasks};
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::inode::Attempt;
 use crate::stage::StagedFile;
 use crate::store::{Attributes, ObjectInfo, PartSource, UploadBody, UploadedPart};
-use crate::types::{ByteRange, Expect, ObjectKey, PartNumber, UploadId, Version};
+use crate::types::{ByteRange, Expect, ObjectKey, UploadId, Version};
 
 /// Larger parts are read from the file while they are sent.
 const MEMORY_MAX: u64 = 32 << 20;
@@ -169,9 +169,10 @@ impl Upload {
         let shared = &self.bytes.shared;
         let multipart = Multipart::create(shared, &self.key, &self.attributes, PartSource::Bodies).await?;
         self.note_upload(Some(multipart.id().clone()));
-        let jobs = plan.parts(self.size).enumerate().map(|(index, range)| {
-            send_part(self.bytes.clone(), self.key.clone(), multipart.id().clone(), index as u64, range)
-        });
+        let jobs = plan
+            .parts(self.size)
+            .enumerate()
+            .map(|(index, range)| send_part(self.bytes.clone(), multipart.parts().clone(), index as u64, range));
         let sent = tasks::run_all(&shared.runtime, shared.settings.concurrency, jobs).await;
         Ok((multipart, sent))
     }
@@ -264,20 +265,13 @@ pub(super) struct SentPart {
     pub(super) uploaded: UploadedPart,
 }
 
-pub(super) async fn send_part(
-    bytes: StagedBytes,
-    key: ObjectKey,
-    id: UploadId,
-    index: u64,
-    range: ByteRange,
-) -> Result<SentPart> {
-    let number = PartNumber::from_index(index)?;
+pub(super) async fn send_part(bytes: StagedBytes, parts: Parts, index: u64, range: ByteRange) -> Result<SentPart> {
     let body = bytes.body(range).await?;
     let crc = match &body.body {
         UploadBody::Memory(memory) => crc_fast::crc64_nvme(memory),
         UploadBody::File { .. } => bytes.checksum(range).await?,
     };
-    let uploaded = bytes.shared.store.upload_part(&key, &id, number, body.body).await?;
+    let uploaded = parts.send(index, body.body).await?;
     Ok(SentPart { range, crc, uploaded })
 }
 
