@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Patience, Shared};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Attributes, ObjectStore, PartSource, UploadBody, UploadedPart};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
@@ -114,11 +114,17 @@ impl Multipart {
         attributes: &Attributes,
         parts: PartSource,
     ) -> Result<Self> {
-        let counted = Some(Counted::new(shared));
-        let store = shared.store.clone();
-        let id = store.create_upload(key, attributes, parts).await?;
-        let parts = Parts { store, key: key.clone(), id, unanswered: Arc::default() };
-        Ok(Multipart { shared: shared.clone(), parts, pending: true, aborted: false, counted })
+        let (shared, key, attributes) = (shared.clone(), key.clone(), attributes.clone());
+        let runtime = shared.runtime.clone();
+        // In a task that goes on when nobody waits any more: an upload whose id never arrives can't be aborted.
+        let begun = runtime.spawn(async move {
+            let counted = Some(Counted::new(&shared));
+            let store = shared.store.clone();
+            let id = store.create_upload(&key, &attributes, parts).await?;
+            let parts = Parts { store, key, id, unanswered: Arc::default() };
+            Ok(Multipart { shared, parts, pending: true, aborted: false, counted })
+        });
+        begun.await.unwrap_or(Err(Error::Internal("the begin of an upload ended in a panic")))
     }
 
     pub(super) fn id(&self) -> &UploadId {

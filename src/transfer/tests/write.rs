@@ -90,6 +90,26 @@ async fn an_upload_that_nobody_waits_for_is_aborted() {
 }
 
 #[tokio::test]
+async fn an_upload_that_nobody_waits_for_is_aborted_even_if_it_is_only_being_begun() {
+    let rig = Rig::new();
+    let file = staged(&rig, 24 * MIB);
+    let word = Arc::new(tokio::sync::Notify::new());
+    rig.store.next(Call::Create, Fault::Late(word.clone()));
+    {
+        let mut going = Box::pin(upload(&rig, &file, Expect::Any));
+        while rig.store.open_uploads() == 0 {
+            assert!(is_pending(&mut going));
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+    // Whatever can stop has stopped.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    word.notify_one();
+    until("the upload is aborted", || rig.store.open_uploads() == 0).await;
+    assert_eq!(rig.store.count(Call::Part), 0);
+}
+
+#[tokio::test]
 async fn a_concurrent_write_makes_it_begin_anew() {
     for (len, call) in [(100, Call::Put), (24 * MIB, Call::Complete)] {
         let rig = Rig::new();
@@ -233,7 +253,7 @@ async fn an_upload_that_could_not_be_aborted_is_aborted_later_and_named_in_the_j
     assert!(file.upload().is_some(), "whoever finds the file must know of the upload");
     word.notify_one();
     until("the upload is aborted", || rig.store.open_uploads() == 0).await;
-    assert_eq!(rig.store.count(Call::Abort), 3);
+    assert!(rig.store.count(Call::Abort) >= 3);
 }
 
 #[tokio::test]

@@ -309,13 +309,17 @@ impl ObjectStore for Fake {
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
-        self.enter(Call::Create).await?;
-        let mut state = self.state();
-        state.versions += 1;
-        let id = UploadId::new(format!("u{}", state.versions));
+        let fault = self.enter(Call::Create).await?;
         let upload =
             Upload { key: Some(key.clone()), attributes: attributes.clone(), source: Some(parts), ..Upload::default() };
-        state.uploads.insert(id.clone(), upload);
+        let id = {
+            let mut state = self.state();
+            state.versions += 1;
+            let id = UploadId::new(format!("u{}", state.versions));
+            state.uploads.insert(id.clone(), upload);
+            id
+        };
+        late(&fault).await;
         Ok(id)
     }
 
