@@ -5,6 +5,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -25,6 +26,9 @@ use crate::store::{Limited, S3Store, StoreOptions, connect};
 /// Requests in flight for all files together. A few sequential readers and writers with `concurrency` parts each
 /// fit in; a connection each is what a small machine still bears.
 const MAX_REQUESTS: usize = 64;
+
+/// Longest wait for what is good to know, and not needed.
+const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// Mounts, in the background unless asked otherwise.
 pub fn run(config: &Config) -> ExitCode {
@@ -53,6 +57,9 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
     let stage = Stage::open_within(&config.stage, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
     let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
+    if !config.fs.read_only {
+        runtime.block_on(tell_of_conditions(&store, config));
+    }
     let signals = {
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
@@ -80,6 +87,19 @@ pub(super) async fn reach_bucket(config: &Config) -> Result<S3Store, Failure> {
     checked.map_err(|error| Failure::of_store(&error, config, Some(store.region())))?;
     tracing::info!(bucket = config.source.bucket(), region = store.region(), "the bucket answers");
     Ok(store)
+}
+
+/// Where writers can't be told of each other, that is said before anybody relies on it.
+async fn tell_of_conditions(store: &S3Store, config: &Config) {
+    match tokio::time::timeout(PROBE_LIMIT, store.heeds_conditions(config.source.prefix())).await {
+        Ok(Ok(true)) => {}
+        Ok(Ok(false)) => notice(
+            "this store ignores the conditions of writes: what another client writes to a file that is changed here is \
+             overwritten without an error, and an exclusive create can succeed twice",
+        ),
+        Ok(Err(error)) => tracing::debug!(%error, "whether this store looks at conditions is not known"),
+        Err(_) => tracing::debug!("whether this store looks at conditions was not answered in time"),
+    }
 }
 
 fn store_options(config: &Config) -> StoreOptions {

@@ -113,6 +113,11 @@ impl Bucket {
         self.with(|bucket| bucket.uploads.iter().map(|(id, upload)| (upload.key.clone(), id.clone())).collect())
     }
 
+    /// Takes every PUT and Complete whatever its conditions, as some stores do.
+    pub fn ignore_conditions(&self) {
+        self.with(|bucket| bucket.ignores_conditions = true);
+    }
+
     /// Moves an object to the storage class GLACIER, where it can't be read.
     pub fn archive(&self, key: &str) {
         self.change(key, |object| {

@@ -192,7 +192,7 @@ pub(super) fn complete(
         return Err(s3_error!(InvalidRequest, "The provided 'x-amz-mp-object-size' header does not match."));
     }
     check_whole(&object, headers)?;
-    conditions.check(bucket.objects.get(&input.key).map(Arc::as_ref))?;
+    bucket.judge(&conditions, &input.key)?;
     let object = Arc::new(object);
     bucket.uploads.remove(&input.upload_id);
     bucket.completed.insert(input.upload_id.clone(), (input.key.clone(), object.clone()));

@@ -241,7 +241,7 @@ pub(super) fn publish(
 ) -> S3Result<Arc<Object>> {
     let mut buckets = shared.state.lock();
     let bucket = buckets.bucket(bucket)?;
-    conditions.check(bucket.objects.get(key).map(Arc::as_ref))?;
+    bucket.judge(conditions, key)?;
     let object = Arc::new(object);
     bucket.objects.insert(key.to_owned(), object.clone());
     Ok(object)

@@ -4,6 +4,7 @@
 //! guards memory only: bodies are received and summed before it is taken. What the requests mean is elsewhere.
 
 use super::checksums::{Algorithm, Kind, Stored as StoredSum, Sums};
+use super::conditions::WriteConditions;
 use bytes::Bytes;
 use s3s::dto::ETag;
 use s3s::{S3Result, s3_error};
@@ -177,9 +178,16 @@ pub(super) struct BucketState {
     pub(super) uploads: BTreeMap<String, Upload>,
     /// Uploads that were completed and what came of it: a repeated Complete gets the same answer.
     pub(super) completed: HashMap<String, (String, Arc<Object>)>,
+    /// Conditions on what a write replaces are read and not looked at.
+    pub(super) ignores_conditions: bool,
 }
 
 impl BucketState {
+    /// What stands at a key that a write is to replace, if the write's conditions hold for it.
+    pub(super) fn judge(&self, conditions: &WriteConditions, key: &str) -> S3Result {
+        if self.ignores_conditions { Ok(()) } else { conditions.check(self.objects.get(key).map(Arc::as_ref)) }
+    }
+
     pub(super) fn object(&self, key: &str) -> S3Result<Arc<Object>> {
         self.objects.get(key).cloned().ok_or_else(|| s3_error!(NoSuchKey, "The specified key does not exist."))
     }

@@ -3,6 +3,8 @@
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
+use pailfs::demo::Operation;
+
 use crate::common::{Capability, Mount, TestServer, eventually, undisturbed};
 use crate::promises::errno;
 
@@ -89,4 +91,27 @@ fn overwrite_replaces_the_other_version() {
     both_write(&ours, &theirs, "f").expect("the last writer wins");
     assert_eq!(server.objects().text("f"), "ours, longer");
     assert_eq!(server.objects().list(), ["f"]);
+}
+
+#[test]
+fn a_store_that_ignores_conditions_is_told_of_at_the_mount() {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    server.direct().ignore_conditions();
+    let mount = server.mount();
+    assert!(mount.log().contains("this store ignores the conditions of writes"), "{}", mount.log());
+    assert_eq!(server.objects().list(), Vec::<String>::new(), "what it was tried with");
+    let requests = |operation| server.demo().counters().requests(operation);
+    assert_eq!((requests(Operation::PutObject), requests(Operation::DeleteObject)), (1, 1));
+    drop(mount);
+    let reader = server.mount_with(&["ro"]);
+    assert!(!reader.log().contains("conditions"), "{}", reader.log());
+    assert_eq!(requests(Operation::PutObject), 1, "nothing is written for who can't write");
+}
+
+#[test]
+fn a_store_that_heeds_conditions_is_tried_without_a_trace() {
+    let server = TestServer::start();
+    let mount = server.mount();
+    assert!(!mount.log().contains("conditions"), "{}", mount.log());
+    assert_eq!(server.objects().list(), Vec::<String>::new());
 }

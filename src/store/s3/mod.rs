@@ -10,6 +10,7 @@ mod delete;
 mod encoding;
 mod list;
 mod multipart;
+mod probe;
 mod read;
 mod write;
 
