@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use pailfs::demo::{Fault, FaultKind, Operation, Shape};
 
-use crate::common::{Capability, Mount, TestServer, alive, assert_same_bytes, eventually, noise, signal, undisturbed};
+use crate::common::{
+    Capability, Mount, TestServer, alive, assert_same_bytes, eventually, has_program, noise, signal, undisturbed,
+};
 
 /// More than two parts.
 const LARGE: usize = 12_000_000;
@@ -181,6 +183,48 @@ fn lines_that_were_appended_survive_kills() {
         eventually("every line is stored", || lines(&server).is_some_and(|text| text.lines().count() >= last));
         let text = lines(&server).expect("the log");
         assert!(all.starts_with(&text) && text.ends_with('\n'), "torn: {text:?}");
+        mount.unmount();
+    }
+}
+
+/// Adds numbers to a database, each in a transaction, and tells of each that was committed.
+const TRANSACTIONS: &str = r#"exec python3 -c '
+import os, sqlite3
+db = sqlite3.connect("db", isolation_level=None)
+db.execute("pragma journal_mode=" + os.environ["MODE"])
+db.execute("create table if not exists t(n integer primary key, filling text)")
+with open(os.environ["LOCAL"] + "/done", "a", buffering=1) as done:
+    for n in range(1, 300):
+        db.execute("begin")
+        db.execute("insert into t values (?, ?)", (n, "x" * (n * 37 % 3000)))
+        db.execute("update t set filling = filling || 0 where n % 7 = ?", (n % 7,))
+        db.execute("commit")
+        done.write("%d\n" % n)
+'"#;
+
+/// What a check of the database finds: that it is whole, how many rows it has, and the last one.
+const CHECKED: &str = r#"python3 -c '
+import sqlite3
+db = sqlite3.connect("db")
+print(*db.execute("pragma integrity_check").fetchone(), *db.execute("select count(*), coalesce(max(n), 0) from t").fetchone())
+'"#;
+
+#[test]
+fn transactions_that_sqlite_had_committed_survive_kills() {
+    if !has_program("python3") {
+        return;
+    }
+    for round in 0..rounds() {
+        let Some(server) = slow_server() else { return };
+        let mode = ["delete", "truncate", "persist"][(round % 3) as usize];
+        let script = format!("export MODE={mode}; {TRANSACTIONS}");
+        let (mut mount, done) = killed_under_load(&server, &script, "true", (round, 2 + round * 7 % 40));
+        eventually("the recovery has ended", || mount.recover(&[]).1.matches("a running mount").count() == 1);
+        let last: u64 = done.lines().last().and_then(|line| line.parse().ok()).unwrap_or_default();
+        let found = mount.shell().run(CHECKED);
+        // One more may have been committed whose word was not out yet.
+        let good = [last, last + 1].map(|rows| format!("ok {rows} {rows}"));
+        assert!(good.contains(&found), "{last} were committed with {mode}: {found}");
         mount.unmount();
     }
 }
