@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use pailfs::config::TransferSettings;
+use pailfs::config::{ChecksumAlgorithm, TransferSettings};
 use pailfs::demo::{Bucket, Fault, FaultKind, Operation, Server, ServerOptions};
+use pailfs::error::Error;
 use pailfs::stage::{Stage, StagedFile};
-use pailfs::store::{AccessKeys, Attributes, ObjectStore, StoreOptions, connect};
+use pailfs::store::{AccessKeys, Attributes, Checksums, ObjectStore, StoreOptions, connect};
 use pailfs::transfer::{Cursor, Transfer};
 use pailfs::types::{ByteRange, Expect, ObjectKey};
 use tokio::runtime::Handle;
@@ -27,6 +28,10 @@ struct Rig {
 
 impl Rig {
     async fn new() -> Self {
+        Self::with(None).await
+    }
+
+    async fn with(checksums: Option<Checksums>) -> Self {
         let server = Server::start(ServerOptions::default()).expect("the server starts");
         let bucket = server.bucket("bucket");
         let keys = AccessKeys { access_key: server.access_key().into(), secret_key: server.secret_key().into() };
@@ -35,6 +40,7 @@ impl Rig {
             region: Some(server.region().into()),
             endpoint_url: Some(server.endpoint()),
             keys: Some(keys),
+            checksums,
             ..StoreOptions::default()
         };
         let store: Arc<dyn ObjectStore> = Arc::new(connect(&options).await.expect("it connects"));
@@ -137,6 +143,37 @@ async fn a_lost_reply_to_the_last_request_of_an_upload_is_no_conflict() {
         let requests = |operation| rig.server.counters().requests(operation);
         let looks = (requests(Operation::HeadObject), requests(Operation::GetObject));
         assert_eq!(looks, (heads, 0), "the checksum is enough to know it again");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_whose_reply_was_lost_is_known_again_whatever_sums_go_with_it() {
+    let metadata = [("file-mtime".to_owned(), "1700000000000000001ns".to_owned())].into();
+    let attributes = Attributes { metadata, ..Attributes::default() };
+    let gone = FaultKind::ApplyThenAnswer { status: 404, code: "NoSuchUpload".into() };
+    // What S3 tells of other sums says nothing of ours: the object is read.
+    for (checksums, gets) in [
+        (Checksums::Named(ChecksumAlgorithm::Crc64Nvme), 0),
+        (Checksums::Named(ChecksumAlgorithm::Crc32c), 1),
+        (Checksums::Named(ChecksumAlgorithm::Sha256), 1),
+        (Checksums::Off, 1),
+    ] {
+        for (len, operation, fault) in [
+            (1000, Operation::PutObject, FaultKind::ApplyThenDrop),
+            (20 * MIB, Operation::CompleteMultipartUpload, gone.clone()),
+        ] {
+            let (rig, bytes) = (Rig::with(Some(checksums)).await, content(len));
+            rig.server.add_fault(Fault::new(fault.clone()).on(operation).once());
+            rig.transfer.upload(&key(), &rig.staged(&bytes), &attributes, &Expect::Absent).await.expect("our own");
+            assert!(rig.bucket.get("p/file").expect("it is there").body == bytes);
+            assert_eq!(rig.server.counters().requests(Operation::GetObject), gets, "{checksums:?}");
+            // Another's of the same size is not taken for it.
+            let (rig, other) = (Rig::with(Some(checksums)).await, bytes.iter().map(|byte| !byte).collect::<Vec<_>>());
+            let theirs = attributes.metadata.clone();
+            rig.bucket.put_with("p/file", other, theirs);
+            let lost = rig.transfer.upload(&key(), &rig.staged(&bytes), &attributes, &Expect::Absent).await;
+            assert!(matches!(lost, Err(Error::PreconditionFailed)), "{checksums:?}: {lost:?}");
+        }
     }
 }
 

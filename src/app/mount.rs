@@ -16,12 +16,12 @@ use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
 use super::sentence::Failure;
 use crate::cache::disk::DiskCache;
-use crate::config::{Audience, Config};
+use crate::config::{Audience, ChecksumPolicy, Config};
 use crate::fs::{Filesystem, Kept, Recovery};
 use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
 use crate::fuse::{self, SessionOptions, mountpoint};
 use crate::stage::{Leftover, Stage};
-use crate::store::{Limited, S3Store, StoreOptions, connect};
+use crate::store::{Checksums, Limited, S3Store, StoreOptions, connect};
 
 /// Requests in flight for all files together. A few sequential readers and writers with `concurrency` parts each
 /// fit in; a connection each is what a small machine still bears.
@@ -111,6 +111,11 @@ fn store_options(config: &Config) -> StoreOptions {
         path_style: config.store.path_style,
         no_sign_request: config.store.no_sign_request,
         requester_pays: config.store.requester_pays,
+        checksums: match config.store.checksum {
+            ChecksumPolicy::Auto => None,
+            ChecksumPolicy::Named(algorithm) => Some(Checksums::Named(algorithm)),
+            ChecksumPolicy::Off => Some(Checksums::Off),
+        },
         max_requests: MAX_REQUESTS.max(config.fs.transfer.concurrency),
         ..StoreOptions::default()
     }

@@ -10,8 +10,9 @@ use super::option_list::{Element, split};
 use super::table::{self, OPTIONS};
 use super::value::{self, Value};
 use super::{
-    Audience, CacheSettings, CommitMode, Config, ConflictPolicy, Freshness, FsSettings, KernelOptions, LogSettings,
-    MetadataMode, SetattrPolicy, Source, StageSettings, StoreSettings, TransferSettings, UsageError,
+    Audience, CacheSettings, ChecksumAlgorithm, ChecksumPolicy, CommitMode, Config, ConflictPolicy, Freshness,
+    FsSettings, KernelOptions, LogSettings, MetadataMode, SetattrPolicy, Source, StageSettings, StoreSettings,
+    TransferSettings, UsageError,
 };
 
 /// Options in the order given: later ones win.
@@ -276,6 +277,13 @@ impl Given {
             },
             no_sign_request: self.flag("no_sign_request"),
             requester_pays: self.flag("requester_pays"),
+            checksum: match self.choice("checksum") {
+                "crc64nvme" => ChecksumPolicy::Named(ChecksumAlgorithm::Crc64Nvme),
+                "crc32c" => ChecksumPolicy::Named(ChecksumAlgorithm::Crc32c),
+                "sha256" => ChecksumPolicy::Named(ChecksumAlgorithm::Sha256),
+                "off" => ChecksumPolicy::Off,
+                _ => ChecksumPolicy::Auto,
+            },
         })
     }
 }
@@ -340,6 +348,22 @@ mod tests {
         assert_eq!(good("commit=close").fs.commit, CommitMode::Close);
         assert_eq!(good("commit=async").fs.commit, CommitMode::Async);
         assert!(refused("commit=never").contains("async"));
+    }
+
+    #[test]
+    fn checksums_have_their_words() {
+        for (list, policy) in [
+            ("ro", ChecksumPolicy::Auto),
+            ("checksum=auto", ChecksumPolicy::Auto),
+            ("checksum=crc64nvme", ChecksumPolicy::Named(ChecksumAlgorithm::Crc64Nvme)),
+            ("checksum=CRC32C", ChecksumPolicy::Named(ChecksumAlgorithm::Crc32c)),
+            ("checksum=sha256", ChecksumPolicy::Named(ChecksumAlgorithm::Sha256)),
+            ("checksum=off", ChecksumPolicy::Off),
+        ] {
+            assert_eq!(good(list).store.checksum, policy, "{list}");
+        }
+        let sentence = "option checksum is one of auto, crc64nvme, crc32c, sha256, off, not 'md5'";
+        assert_eq!(refused("checksum=md5"), sentence);
     }
 
     #[test]

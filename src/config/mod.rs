@@ -27,8 +27,8 @@ pub use demo::{DemoRequest, DemoServer};
 pub use kernel::{KernelOptions, MOUNT_FLAGS, MountFlag, OWNED_BY_MOUNT};
 pub use recover::{RecoverAction, RecoverRequest};
 pub use settings::{
-    CacheSettings, CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode, SetattrPolicy, StageSettings,
-    TransferSettings,
+    CacheSettings, ChecksumAlgorithm, ChecksumPolicy, CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode,
+    SetattrPolicy, StageSettings, TransferSettings,
 };
 pub use source::Source;
 pub use table::{Fallback, Group, Kind, OPTIONS, OptionSpec, find as find_option, nearest as nearest_option};
@@ -78,6 +78,8 @@ pub struct StoreSettings {
     pub no_sign_request: bool,
     /// `requester_pays`
     pub requester_pays: bool,
+    /// `checksum`
+    pub checksum: ChecksumPolicy,
 }
 
 /// What is logged, and where to.

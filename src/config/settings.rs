@@ -68,6 +68,28 @@ impl Default for Freshness {
     }
 }
 
+/// An algorithm of checksums that go with uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumAlgorithm {
+    /// `crc64nvme`
+    Crc64Nvme,
+    /// `crc32c`
+    Crc32c,
+    /// `sha256`
+    Sha256,
+}
+
+/// Which checksums go with uploads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChecksumPolicy {
+    /// What the store takes.
+    Auto,
+    /// These, and a store that refuses them is not used without.
+    Named(ChecksumAlgorithm),
+    /// None.
+    Off,
+}
+
 /// What the filesystem needs to know beside the store.
 #[derive(Clone, Debug)]
 pub struct FsSettings {

@@ -167,6 +167,7 @@ pub const OPTIONS: &[OptionSpec] = &[
 
     row(Transfer, "part_size", Kind::Size { min: 5 * MIB, max: 5 * GIB }, Is("8MiB"), "Least size of an upload's part; grows with the file"),
     row(Transfer, "concurrency", Kind::Count { min: 1, max: 256 }, Is("8"), "Parts in flight per file"),
+    row(Transfer, "checksum", Kind::Choice(&["auto", "crc64nvme", "crc32c", "sha256", "off"]), Is("auto"), "Checksum that goes with uploads (auto: CRC-64/NVME, where the store takes it)"),
     row(Transfer, "read_ahead", Kind::Size { min: 0, max: 4 * GIB }, Is("64MiB"), "Most bytes fetched ahead of a sequential reader; 0 turns it off"),
     row(Transfer, "memory_limit", Kind::Size { min: 32 * MIB, max: TIB }, Told("a quarter of the memory, 64MiB to 512MiB"), "Most bytes of all read buffers together"),
     row(Transfer, "stage_dir", Kind::Path, Told("/var/lib/pailfs/stage for root, else ~/.local/state/pailfs/stage"), "Where written bytes wait until S3 has them"),

@@ -28,6 +28,7 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::renew::Renewing;
 use super::{S3Store, errors, trust};
+use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 
 /// A TCP and TLS handshake that takes longer is not going to come: three lost SYNs are 7 s, two are 3 s.
@@ -51,7 +52,7 @@ const RETRY_TOKENS_PER_SECOND: f32 = 20.0;
 /// The region that AWS treats as home of the global namespace, and that other stores mostly ignore.
 const HOME_REGION: &str = "us-east-1";
 
-/// Which CRC-64/NVME checksums go with requests.
+/// Which checksums go with requests: CRC-64/NVME, where none is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksums {
     /// None, for stores that do not know them.
@@ -62,6 +63,8 @@ pub enum Checksums {
     Bodies,
     /// Uploads made of copies are summed too.
     Whole,
+    /// As `Whole`, by this algorithm; and a store that refuses it is not asked without.
+    Named(ChecksumAlgorithm),
 }
 
 /// An access key and its secret. Debug output shows neither.

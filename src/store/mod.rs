@@ -175,7 +175,9 @@ pub struct UploadedPart {
     pub number: PartNumber,
     /// Its ETag.
     pub etag: ETag,
-    /// Its checksum (base64, of the algorithm named at creation), when the store gave one.
+    /// Number of bytes.
+    pub size: u64,
+    /// Its checksum (base64, of the algorithm named at creation), when the store gave one or has to be told.
     pub checksum: Option<String>,
 }
 
@@ -253,7 +255,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
     async fn put(&self, key: &ObjectKey, body: UploadBody, attributes: &Attributes, expect: &Expect)
     -> Result<Version>;
 
-    /// CreateMultipartUpload, naming the checksum algorithm (CRC-64/NVME, full object) where the store can sum such parts.
+    /// CreateMultipartUpload, naming the checksum algorithm where the store can sum such parts, or always if one was asked for.
     async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId>;
 
     /// UploadPart: 5 MiB to 5 GiB, the last may be smaller.

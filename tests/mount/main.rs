@@ -6,6 +6,7 @@
 
 mod async_commit;
 mod big;
+mod checksums;
 mod common;
 mod conflicts;
 mod copies;

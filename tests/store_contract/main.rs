@@ -7,6 +7,7 @@
 #![cfg(feature = "demo")]
 
 mod broken;
+mod checksums;
 mod conditions;
 mod decorators;
 mod failures;

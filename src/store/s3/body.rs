@@ -1,7 +1,7 @@
 //! Bodies of uploads and their checksums.
 //!
 //! Owns: how an [`UploadBody`] becomes what the SDK sends, so that it can be read again for a retry, and the
-//! CRC-64/NVME that goes into a header before it. A header rather than a trailer, since a trailer needs the
+//! checksum that goes into a header before it. A header rather than a trailer, since a trailer needs the
 //! `aws-chunked` encoding, which several stores refuse or leave in `Content-Encoding`.
 
 use std::fs::File;
@@ -13,11 +13,12 @@ use std::task::{Context, Poll, ready};
 
 use aws_sdk_s3::primitives::{ByteStream, SdkBody};
 use bytes::Bytes;
-use crc_fast::{CrcAlgorithm, Digest};
 use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use super::UploadBody;
+use super::checksum::{Digest, Sum};
+use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 use crate::types::ByteRange;
 
@@ -32,50 +33,46 @@ const READ_WHOLE: u64 = 1 << 20;
 pub(super) struct Prepared {
     pub stream: ByteStream,
     pub len: i64,
-    /// Base64 of the CRC-64/NVME, when it was asked for.
-    pub checksum: Option<String>,
+    /// When it was asked for.
+    pub checksum: Option<Sum>,
 }
 
-/// Makes `body` ready, with its checksum when `checksum` says so.
-pub(super) async fn prepare(body: UploadBody, checksum: bool) -> Result<Prepared> {
+/// Makes `body` ready, with its checksum when an algorithm is named.
+pub(super) async fn prepare(body: UploadBody, algorithm: Option<ChecksumAlgorithm>) -> Result<Prepared> {
     let len = i64::try_from(body.len()).map_err(|_| Error::FileTooLarge)?;
     match body {
-        UploadBody::Memory(bytes) => Ok(from_memory(bytes, len, checksum)),
+        // Too slow for a thread that other requests wait for.
+        UploadBody::Memory(bytes)
+            if algorithm == Some(ChecksumAlgorithm::Sha256) && bytes.len() as u64 > READ_WHOLE =>
+        {
+            blocking(move || Ok(from_memory(bytes, len, algorithm))).await
+        }
+        UploadBody::Memory(bytes) => Ok(from_memory(bytes, len, algorithm)),
         UploadBody::File { file, range } if range.len() <= READ_WHOLE => {
             let bytes = blocking(move || read_exact(&file, range)).await?;
-            Ok(from_memory(bytes, len, checksum))
+            Ok(from_memory(bytes, len, algorithm))
         }
         UploadBody::File { file, range } => {
-            let checksum = if checksum {
-                let file = file.clone();
-                Some(blocking(move || crc_of(&file, range)).await?)
-            } else {
-                None
+            let checksum = match algorithm {
+                Some(algorithm) => {
+                    let file = file.clone();
+                    Some(blocking(move || sum_of(algorithm, &file, range)).await?)
+                }
+                None => None,
             };
             let again = move || SdkBody::from_body_1_x(FileBody::new(file.clone(), range));
-            Ok(Prepared { stream: ByteStream::new(SdkBody::retryable(again)), len, checksum: checksum.map(encode) })
+            Ok(Prepared { stream: ByteStream::new(SdkBody::retryable(again)), len, checksum })
         }
     }
 }
 
-fn from_memory(bytes: Bytes, len: i64, checksum: bool) -> Prepared {
-    let checksum = checksum.then(|| encode(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes)));
+fn from_memory(bytes: Bytes, len: i64, algorithm: Option<ChecksumAlgorithm>) -> Prepared {
+    let checksum = algorithm.map(|algorithm| Sum::of(algorithm, &bytes));
     Prepared { stream: ByteStream::from(bytes), len, checksum }
 }
 
-/// As the headers carry it: base64 of the big-endian bytes.
-pub(super) fn encode(crc: u64) -> String {
-    aws_smithy_types::base64::encode(crc.to_be_bytes())
-}
-
-/// The checksum of a header; `None` for one that is not of a whole object (`…-3`).
-pub(super) fn decode(text: &str) -> Option<u64> {
-    let bytes = aws_smithy_types::base64::decode(text).ok()?;
-    Some(u64::from_be_bytes(bytes.try_into().ok()?))
-}
-
-fn crc_of(file: &File, range: ByteRange) -> io::Result<u64> {
-    let mut digest = Digest::new(CrcAlgorithm::Crc64Nvme);
+fn sum_of(algorithm: ChecksumAlgorithm, file: &File, range: ByteRange) -> io::Result<Sum> {
+    let mut digest = Digest::new(algorithm);
     let mut buffer = vec![0; CHUNK as usize];
     let mut offset = range.start;
     while offset < range.end {
@@ -84,7 +81,7 @@ fn crc_of(file: &File, range: ByteRange) -> io::Result<u64> {
         digest.update(chunk);
         offset += chunk.len() as u64;
     }
-    Ok(digest.finalize())
+    Ok(digest.finish())
 }
 
 fn read_exact(file: &File, range: ByteRange) -> io::Result<Bytes> {
@@ -150,20 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_checksum_survives_its_header() {
-        let crc = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, b"123456789");
-        assert_eq!(crc, 0xae8b_1486_0a79_9888);
-        assert_eq!(decode(&encode(crc)), Some(crc));
-        assert_eq!(decode("rosUhgp5mIg=-3"), None);
-    }
-
-    #[test]
     fn a_file_is_summed_as_its_bytes_are() {
         let mut file = tempfile::tempfile().unwrap();
         let bytes: Vec<u8> = (0..700_001u32).map(|i| (i * 31 % 251) as u8).collect();
         io::Write::write_all(&mut file, &bytes).unwrap();
-        let expected = crc_fast::checksum(CrcAlgorithm::Crc64Nvme, &bytes[1000..]);
-        assert_eq!(crc_of(&file, ByteRange::new(1000, 700_001)).unwrap(), expected);
-        assert!(crc_of(&file, ByteRange::new(0, 700_002)).is_err());
+        for algorithm in [ChecksumAlgorithm::Crc64Nvme, ChecksumAlgorithm::Crc32c, ChecksumAlgorithm::Sha256] {
+            let expected = Sum::of(algorithm, &bytes[1000..]);
+            assert_eq!(sum_of(algorithm, &file, ByteRange::new(1000, 700_001)).unwrap(), expected);
+            assert!(sum_of(algorithm, &file, ByteRange::new(0, 700_002)).is_err());
+        }
     }
 }

@@ -5,6 +5,7 @@
 //! which credentials is decided in `connect`; what an error means, in `errors`.
 
 mod body;
+mod checksum;
 mod copy;
 mod delete;
 mod encoding;
@@ -28,6 +29,7 @@ use super::{
     Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
     PartSource, UploadBody, UploadedPart,
 };
+use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, DirPrefix, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
@@ -68,19 +70,29 @@ impl S3Store {
         &self.region
     }
 
-    /// Bodies carry their sums, and whole objects are compared with theirs.
-    fn sums_bodies(&self) -> bool {
-        self.checksums != Checksums::Off
+    /// Bodies carry sums of it. With any, whole objects are compared with theirs when they are read.
+    fn algorithm(&self) -> Option<ChecksumAlgorithm> {
+        match self.checksums {
+            Checksums::Off => None,
+            Checksums::Bodies | Checksums::Whole => Some(ChecksumAlgorithm::Crc64Nvme),
+            Checksums::Named(algorithm) => Some(algorithm),
+        }
     }
 
-    /// Uploads of such parts name the algorithm and repeat the sums.
-    fn sums_uploads(&self, parts: PartSource) -> bool {
-        match self.checksums {
-            Checksums::Off => false,
+    /// What was asked for by name is sent whatever the store makes of it.
+    fn is_named(&self) -> bool {
+        matches!(self.checksums, Checksums::Named(_))
+    }
+
+    /// Uploads of such parts name it and repeat the sums.
+    fn algorithm_of_upload(&self, parts: PartSource) -> Option<ChecksumAlgorithm> {
+        let summed = match self.checksums {
+            Checksums::Named(_) => true,
             _ if self.refuses_sums.load(Ordering::Relaxed) => false,
             Checksums::Bodies => parts == PartSource::Bodies,
-            Checksums::Whole => true,
-        }
+            Checksums::Whole | Checksums::Off => true,
+        };
+        self.algorithm().filter(|_| summed)
     }
 
     /// Directory buckets say so in their names (S3 User Guide, "Directory bucket naming rules").

@@ -6,10 +6,12 @@
 
 use std::sync::atomic::Ordering;
 
-use aws_sdk_s3::types::{ChecksumAlgorithm, ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart};
 
+use super::checksum::{self, Sum, compare, told_sum, with_sum};
 use super::write::{metadata, storage_class, told, unmet, untagged, warn_untagged};
 use super::{S3Store, body, conditions, encoding, written};
+use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 use crate::store::{Attributes, PartSource, UploadBody, UploadedPart, errors};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
@@ -31,11 +33,12 @@ impl S3Store {
     }
 
     async fn create_summed(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
-        let summed = self.sums_uploads(parts);
-        match self.send_create(key, attributes, summed).await {
+        let algorithm = self.algorithm_of_upload(parts);
+        let optional = algorithm.is_some() && !self.is_named();
+        match self.send_create(key, attributes, algorithm).await {
             // Garage, for one, knows no sums of whole uploads.
-            Err(error @ (Error::Server { status: 400, .. } | Error::Unsupported(_))) if summed => {
-                let id = self.send_create(key, attributes, false).await.map_err(|_| error)?;
+            Err(error @ (Error::Server { status: 400, .. } | Error::Unsupported(_))) if optional => {
+                let id = self.send_create(key, attributes, None).await.map_err(|_| error)?;
                 if !self.refuses_sums.swap(true, Ordering::Relaxed) {
                     tracing::warn!("this store keeps no checksums of multipart uploads");
                 }
@@ -45,7 +48,13 @@ impl S3Store {
         }
     }
 
-    async fn send_create(&self, key: &ObjectKey, attributes: &Attributes, summed: bool) -> Result<UploadId> {
+    async fn send_create(
+        &self,
+        key: &ObjectKey,
+        attributes: &Attributes,
+        algorithm: Option<ChecksumAlgorithm>,
+    ) -> Result<UploadId> {
+        let (algorithm, kind) = algorithm.map(checksum::names).unzip();
         let encryption = self.encryption(attributes.encryption.as_ref());
         let request = self
             .client
@@ -64,8 +73,8 @@ impl S3Store {
             .set_ssekms_key_id(encryption.key)
             .set_bucket_key_enabled(encryption.bucket_key)
             .set_tagging(encoding::tagging(attributes.tags.known()))
-            .set_checksum_algorithm(summed.then_some(ChecksumAlgorithm::Crc64Nvme))
-            .set_checksum_type(summed.then_some(ChecksumType::FullObject));
+            .set_checksum_algorithm(algorithm)
+            .set_checksum_type(kind);
         let answer = request.send().await.map_err(|error| errors::read("CreateMultipartUpload", error))?;
         let id = answer.upload_id().filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| Error::Corrupt("CreateMultipartUpload was answered without an id".into()))?;
@@ -80,7 +89,7 @@ impl S3Store {
         body: UploadBody,
     ) -> Result<UploadedPart> {
         let size = body.len();
-        let body = body::prepare(body, self.sums_bodies()).await?;
+        let body = body::prepare(body, self.algorithm()).await?;
         let request = self
             .client
             .upload_part()
@@ -89,13 +98,18 @@ impl S3Store {
             .upload_id(upload.as_str())
             .part_number(number.get())
             .set_request_payer(self.payer())
-            .set_checksum_crc64_nvme(body.checksum.clone())
             .content_length(body.len)
             .body(body.stream);
+        let request = with_sum!(request, body.checksum.as_ref());
         let answer = request.customize().config_override(self.sending(size)).send().await;
         let answer = answer.map_err(|error| errors::read("UploadPart", error))?;
-        let checksum = answer.checksum_crc64_nvme().filter(|_| self.sums_uploads(PartSource::Bodies));
-        part("UploadPart", number, answer.e_tag(), checksum)
+        let told = told_sum!(answer, self.algorithm());
+        compare("UploadPart", body.checksum.as_ref(), told.as_ref())?;
+        let checksum = match self.is_named() {
+            true => body.checksum,
+            false => told.filter(|_| self.algorithm_of_upload(PartSource::Bodies).is_some()),
+        };
+        part("UploadPart", (number, size), answer.e_tag(), checksum)
     }
 
     pub(super) async fn copy_part(
@@ -124,9 +138,13 @@ impl S3Store {
         let answer = request.customize().config_override(self.working()).send().await;
         let answer = answer.map_err(|error| errors::read("UploadPartCopy", error))?;
         let copied = answer.copy_part_result();
-        let checksum = copied.and_then(|copied| copied.checksum_crc64_nvme());
-        let checksum = checksum.filter(|_| self.sums_uploads(PartSource::Copies));
-        part("UploadPartCopy", number, copied.and_then(|copied| copied.e_tag()), checksum)
+        let algorithm = self.algorithm_of_upload(PartSource::Copies);
+        let checksum = copied.and_then(|copied| told_sum!(copied, algorithm));
+        if self.is_named() && checksum.is_none() {
+            // The whole object would go without, which nobody would notice.
+            return Err(Error::Corrupt("UploadPartCopy was answered without the checksum that was asked for".into()));
+        }
+        part("UploadPartCopy", (number, range.len()), copied.and_then(|copied| copied.e_tag()), checksum)
     }
 
     pub(super) async fn complete_multipart(
@@ -140,10 +158,11 @@ impl S3Store {
     ) -> Result<Version> {
         // An upload that named no algorithm takes no sums back, and one without any sum has a part without.
         let summed = parts.iter().all(|part| part.checksum.is_some());
-        let listed = parts.iter().map(|part| completed(part, summed)).collect();
+        let algorithm = self.algorithm().filter(|_| summed);
+        let listed = parts.iter().map(|part| completed(part, algorithm)).collect();
         let (if_match, if_none_match) = conditions(expect);
-        let crc64nvme = crc64nvme.filter(|_| summed).map(body::encode);
-        let full_object = crc64nvme.is_some().then_some(ChecksumType::FullObject);
+        let whole = algorithm.and_then(|algorithm| Sum::of_parts(algorithm, parts, crc64nvme));
+        let full_object = whole.as_ref().and_then(Sum::of_all_bytes);
         let request = self
             .client
             .complete_multipart_upload()
@@ -153,12 +172,13 @@ impl S3Store {
             .set_request_payer(self.payer())
             .multipart_upload(CompletedMultipartUpload::builder().set_parts(Some(listed)).build())
             .set_mpu_object_size(i64::try_from(size).ok())
-            .set_checksum_crc64_nvme(crc64nvme)
-            .set_checksum_type(full_object)
+            .set_checksum_type(full_object.map(|_| ChecksumType::FullObject))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match);
+        let request = with_sum!(request, full_object);
         let answer = request.customize().config_override(self.working()).send().await;
         let answer = answer.map_err(|error| unmet(errors::read("CompleteMultipartUpload", error), expect))?;
+        compare("CompleteMultipartUpload", whole.as_ref(), told_sum!(answer, algorithm).as_ref())?;
         written("CompleteMultipartUpload", answer.e_tag(), size)
     }
 
@@ -177,15 +197,18 @@ impl S3Store {
     }
 }
 
-fn part(call: &str, number: PartNumber, etag: Option<&str>, checksum: Option<&str>) -> Result<UploadedPart> {
+fn part(
+    call: &str,
+    (number, size): (PartNumber, u64),
+    etag: Option<&str>,
+    checksum: Option<Sum>,
+) -> Result<UploadedPart> {
     let etag = etag.ok_or_else(|| Error::Corrupt(format!("{call} was answered without an ETag")))?;
-    Ok(UploadedPart { number, etag: ETag::parse(etag), checksum: checksum.map(str::to_owned) })
+    Ok(UploadedPart { number, etag: ETag::parse(etag), size, checksum: checksum.map(|sum| sum.text) })
 }
 
-fn completed(part: &UploadedPart, summed: bool) -> CompletedPart {
-    CompletedPart::builder()
-        .part_number(part.number.get())
-        .e_tag(part.etag.quoted())
-        .set_checksum_crc64_nvme(part.checksum.clone().filter(|_| summed))
-        .build()
+fn completed(part: &UploadedPart, algorithm: Option<ChecksumAlgorithm>) -> CompletedPart {
+    let sum = algorithm.zip(part.checksum.clone()).map(|(algorithm, text)| Sum { algorithm, text });
+    let named = CompletedPart::builder().part_number(part.number.get()).e_tag(part.etag.quoted());
+    with_sum!(named, sum.as_ref()).build()
 }

@@ -7,7 +7,7 @@ use aws_sdk_s3::types::ChecksumMode;
 use bytes::Bytes;
 use futures_util::stream;
 
-use super::{S3Store, body, encoding, seconds};
+use super::{S3Store, checksum, encoding, seconds};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, BodyStream, Encryption, GetReply, ObjectInfo, Tags, errors};
 use crate::types::{ByteRange, ETag, ObjectKey, Version};
@@ -20,7 +20,7 @@ impl S3Store {
             .bucket(&self.bucket)
             .key(key.as_str())
             .set_request_payer(self.payer())
-            .set_checksum_mode(self.sums_bodies().then_some(ChecksumMode::Enabled));
+            .set_checksum_mode(self.algorithm().is_some().then_some(ChecksumMode::Enabled));
         let answer = request.send().await.map_err(|error| errors::read("HeadObject", error))?;
         head_info(&answer)
     }
@@ -42,7 +42,7 @@ impl S3Store {
             return Err(Error::InvalidArgument("an empty range can't be asked for"));
         }
         // The SDK compares the body with the checksum of the whole object, so a range must not ask for it.
-        let checksum = (range.is_none() && self.sums_bodies()).then_some(ChecksumMode::Enabled);
+        let checksum = (range.is_none() && self.algorithm().is_some()).then_some(ChecksumMode::Enabled);
         let request = self
             .client
             .get_object()
@@ -126,7 +126,7 @@ macro_rules! info {
             }),
             tags: Tags::counted(answer.tag_count()),
         };
-        ObjectInfo { version, attributes, crc64nvme: answer.checksum_crc64_nvme().and_then(body::decode) }
+        ObjectInfo { version, attributes, crc64nvme: answer.checksum_crc64_nvme().and_then(checksum::decode_crc64nvme) }
     }};
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
 
+use super::checksum::{compare, told_sum, with_sum};
 use super::{S3Store, body, conditions, encoding, written};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, Encryption, Tags, UploadBody, UserMetadata, errors};
@@ -35,7 +36,7 @@ impl S3Store {
     ) -> Result<Version> {
         let size = body.len();
         let encryption = self.encryption(attributes.encryption.as_ref());
-        let body = body::prepare(body, self.sums_bodies()).await?;
+        let body = body::prepare(body, self.algorithm()).await?;
         let (if_match, if_none_match) = conditions(expect);
         let request = self
             .client
@@ -56,11 +57,12 @@ impl S3Store {
             .set_tagging(encoding::tagging(attributes.tags.known()))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match)
-            .set_checksum_crc64_nvme(body.checksum)
             .content_length(body.len)
             .body(body.stream);
+        let request = with_sum!(request, body.checksum.as_ref());
         let answer = request.customize().config_override(self.sending(size)).send().await;
         let answer = answer.map_err(|error| unmet(errors::read("PutObject", error), expect))?;
+        compare("PutObject", body.checksum.as_ref(), told_sum!(answer, self.algorithm()).as_ref())?;
         written("PutObject", answer.e_tag(), size)
     }
 }

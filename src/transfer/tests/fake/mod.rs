@@ -4,6 +4,7 @@
 
 mod body;
 mod listing;
+mod uploads;
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
@@ -312,13 +313,7 @@ impl ObjectStore for Fake {
         let fault = self.enter(Call::Create).await?;
         let upload =
             Upload { key: Some(key.clone()), attributes: attributes.clone(), source: Some(parts), ..Upload::default() };
-        let id = {
-            let mut state = self.state();
-            state.versions += 1;
-            let id = UploadId::new(format!("u{}", state.versions));
-            state.uploads.insert(id.clone(), upload);
-            id
-        };
+        let id = self.open_upload(upload);
         late(&fault).await;
         Ok(id)
     }
@@ -336,6 +331,7 @@ impl ObjectStore for Fake {
         tokio::time::sleep(Duration::from_millis(5)).await;
         self.running.fetch_sub(1, Ordering::Relaxed);
         let fault = self.enter(Call::Part).await?;
+        let size = body.len();
         let bytes = self.content(body);
         {
             let mut state = self.state();
@@ -343,7 +339,7 @@ impl ObjectStore for Fake {
             upload.parts.insert(number, bytes);
         }
         late(&fault).await;
-        Ok(UploadedPart { number, etag: ETag::parse("part"), checksum: None })
+        Ok(UploadedPart { number, etag: ETag::parse("part"), size, checksum: None })
     }
 
     async fn upload_part_copy(
@@ -371,7 +367,7 @@ impl ObjectStore for Fake {
         let upload = state.uploads.get_mut(upload).ok_or(Error::UploadGone)?;
         assert_eq!(upload.source, Some(PartSource::Copies));
         upload.parts.insert(number, text);
-        Ok(UploadedPart { number, etag: ETag::parse("part"), checksum: None })
+        Ok(UploadedPart { number, etag: ETag::parse("part"), size: range.len(), checksum: None })
     }
 
     async fn complete_upload(
