@@ -17,6 +17,9 @@ use s3s::{S3Error, S3Result, s3_error};
 use std::ops::Range as ByteRange;
 use std::sync::Arc;
 
+/// Ranges are copied only of objects that are larger (API reference, UploadPartCopy).
+const MIN_RANGED: u64 = 5 << 20;
+
 /// Where the source is.
 fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {
     match source {
@@ -131,6 +134,10 @@ pub(super) async fn copy_part(shared: &Shared, input: &UploadPartCopyInput) -> S
     let source = read_source(shared, &input.copy_source, &conditions)?;
     let range = match input.copy_source_range.as_deref() {
         None => 0..source.body.len(),
+        Some(_) if source.body.len() <= MIN_RANGED => {
+            let text = "The specified copy source is not supported as a byte-range copy source";
+            return Err(s3_error!(InvalidRequest, "{text}"));
+        }
         Some(text) => copied_range(text, source.body.len())?,
     };
     if range.end - range.start > MAX_PUT {

@@ -152,7 +152,7 @@ impl Filesystem {
         attributes: &Attributes,
     ) -> Result<Version> {
         let (from, expect, began) = (&source.object, draft.origin.expect(), SystemTime::now());
-        let copied = self.transfer.copy_guarded((&from.key, &from.version), key, attributes.clone(), &expect).await;
+        let copied = self.transfer.copy_if_cheaper((&from.key, &from.version), key, attributes.clone(), &expect).await;
         let error = match copied {
             Ok(version) => return Ok(version),
             Err(error) => error,

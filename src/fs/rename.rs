@@ -1,7 +1,7 @@
 //! rename of files, and the way into the rename of directories.
 //!
-//! Owns the order of the two steps that S3 needs: a copy guarded by the source's ETag, then a delete guarded by the same; a draft
-//! that S3 has never seen is renamed here alone.
+//! Owns the order of the two steps that S3 needs: a copy guarded by the source's ETag, and by the target's absence where nothing may
+//! be replaced, then a delete guarded by the source's ETag; a draft that S3 has never seen is renamed here alone.
 
 use std::sync::Arc;
 

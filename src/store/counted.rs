@@ -166,7 +166,7 @@ impl ObjectStore for Counted {
         number: PartNumber,
         source: &ObjectKey,
         source_etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         let copy = self.inner.upload_part_copy(key, upload, number, source, source_etag, range);
         self.count(Operation::UploadPartCopy, 0, copy).await

@@ -221,7 +221,7 @@ impl ObjectStore for Faulty {
         number: PartNumber,
         source: &ObjectKey,
         source_etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         let request = self.inner.upload_part_copy(key, upload, number, source, source_etag, range);
         self.play(Operation::UploadPartCopy, key.as_str(), request).await

@@ -124,7 +124,7 @@ impl ObjectStore for Limited {
         number: PartNumber,
         source: &ObjectKey,
         source_etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         let _place = self.place().await?;
         self.inner.upload_part_copy(key, upload, number, source, source_etag, range).await

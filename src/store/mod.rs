@@ -267,7 +267,8 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         body: UploadBody,
     ) -> Result<UploadedPart>;
 
-    /// UploadPartCopy of `range` of `source`, guarded by its ETag.
+    /// UploadPartCopy of `range` of `source`, guarded by its ETag. `None` is all of it, at most 5 GiB: of an object of no more than
+    /// 5 MiB S3 copies no range.
     async fn upload_part_copy(
         &self,
         key: &ObjectKey,
@@ -275,7 +276,7 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         number: PartNumber,
         source: &ObjectKey,
         source_etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart>;
 
     /// CompleteMultipartUpload with the parts in order, repeating each part's checksum. `size` is that of the

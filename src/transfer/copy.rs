@@ -1,17 +1,31 @@
 //! Server-side copies: one request up to 5 GiB, parts above. No bytes pass through this machine.
+//!
+//! Owns that nothing is copied over what is not expected, also on stores whose CopyObject does not look at its target: there a copy
+//! is an upload of copied parts, at whose end every store looks.
 
 use std::sync::Arc;
+
+use bytes::Bytes;
 
 use super::multipart::{Multipart, Parts};
 use super::plan::{Plan, plan_copy, plan_copy_by_parts};
 use super::{Shared, tags, tasks};
 use crate::error::{Error, Result};
-use crate::store::{Attributes, CopyAttributes, CopyRequest, ObjectInfo, PartSource, UploadedPart};
+use crate::store::{Attributes, CopyAttributes, CopyRequest, ObjectInfo, PartSource, UploadBody, UploadedPart};
 use crate::types::{ByteRange, Expect, ObjectKey, Version};
 
 /// True when one request looks at the target before it copies.
 pub(super) fn is_guarded(shared: &Shared, expect: &Expect) -> bool {
     *expect == Expect::Any || shared.store.capabilities().conditional_copy
+}
+
+/// How a copy is made.
+#[derive(Clone, Copy)]
+enum Way {
+    OneRequest,
+    Parts(Plan),
+    /// Of no bytes there is no part to be copied: an object like the source is put there.
+    Anew,
 }
 
 #[derive(Clone)]
@@ -26,33 +40,32 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// In one request where its size allows.
+    /// In one request where its size allows, and the store then looks at the target.
     pub(super) async fn start(self) -> Result<Version> {
-        let plan = plan_copy(self.version.size)?;
-        self.in_task(plan).await
-    }
-
-    /// In parts where one request would not look at the target.
-    pub(super) async fn start_guarded(self) -> Result<Version> {
-        let plan = match is_guarded(&self.shared, &self.expect) {
-            true => plan_copy(self.version.size)?,
-            false => plan_copy_by_parts(self.version.size)?,
-        };
-        self.in_task(plan).await
-    }
-
-    async fn in_task(self, plan: Plan) -> Result<Version> {
+        let way = self.way()?;
         let runtime = self.shared.runtime.clone();
-        tasks::run(&runtime, async move { self.run(plan).await }).await
+        tasks::run(&runtime, async move { self.run(way).await }).await
     }
 
-    async fn run(&self, plan: Plan) -> Result<Version> {
+    fn way(&self) -> Result<Way> {
+        Ok(match (is_guarded(&self.shared, &self.expect), self.version.size) {
+            (true, size) => match plan_copy(size)? {
+                Plan::Single => Way::OneRequest,
+                parts => Way::Parts(parts),
+            },
+            (false, 0) => Way::Anew,
+            (false, size) => Way::Parts(plan_copy_by_parts(size)?),
+        })
+    }
+
+    async fn run(&self, way: Way) -> Result<Version> {
         let patience = self.shared.patience;
         let mut attempt = 1;
         loop {
-            let done = match plan {
-                Plan::Single => self.in_one_request().await,
-                Plan::Parts { .. } => self.by_parts(plan).await,
+            let done = match way {
+                Way::OneRequest => self.in_one_request().await,
+                Way::Parts(plan) => self.by_parts(plan).await,
+                Way::Anew => self.anew().await,
             };
             match done {
                 Err(Error::ConcurrentWrite | Error::UploadGone) if attempt < patience.redo => {
@@ -85,16 +98,31 @@ impl Copy {
 
     async fn by_parts(&self, plan: Plan) -> Result<Version> {
         let info = self.look_at_source().await?;
-        let attributes = self.replaced().unwrap_or(&info.attributes).clone();
-        // The tags are the source's in any case, as with CopyObject.
-        let attributes = Attributes { tags: info.attributes.tags, ..attributes };
-        let attributes = tags::with_tags(self.shared.store.as_ref(), &self.source, attributes).await?;
+        let attributes = self.attributes_to_send(info.attributes).await?;
         let mut multipart = Multipart::create(&self.shared, &self.target, &attributes, PartSource::Copies).await?;
         let done = self.parts_and_completion(&mut multipart, plan, info.crc64nvme).await;
         if done.is_err() {
             multipart.abort().await;
         }
         done
+    }
+
+    async fn anew(&self) -> Result<Version> {
+        let info = self.look_at_source().await?;
+        let attributes = self.attributes_to_send(info.attributes).await?;
+        let body = UploadBody::Memory(Bytes::new());
+        match self.shared.store.put(&self.target, body, &attributes, &self.expect).await {
+            Err(Error::PreconditionFailed) => self.own_work().await?.ok_or(Error::PreconditionFailed),
+            done => done,
+        }
+    }
+
+    /// Those of the target, where they are not copied with the bytes.
+    async fn attributes_to_send(&self, source: Attributes) -> Result<Attributes> {
+        let attributes = self.replaced().unwrap_or(&source).clone();
+        // The tags are the source's in any case, as with CopyObject.
+        let attributes = Attributes { tags: source.tags, ..attributes };
+        tags::with_tags(self.shared.store.as_ref(), &self.source, attributes).await
     }
 
     /// What HEAD tells of the source, which still is the one asked for.
@@ -163,5 +191,6 @@ fn same_attributes(asked: &Attributes, found: &Attributes) -> bool {
 }
 
 async fn copy_part(copy: Copy, parts: Parts, index: u64, range: ByteRange) -> Result<UploadedPart> {
+    let range = (range.len() < copy.version.size).then_some(range);
     parts.copy(index, &copy.source, &copy.version.etag, range).await
 }

@@ -354,8 +354,9 @@ impl Transfer {
         upload::sums(&self.shared, file).await
     }
 
-    /// Copies an object within the store, by parts above 5 GiB. `None` keeps the source's attributes, and asks for
-    /// its storage class first: a caller that knows it saves a request.
+    /// Copies an object within the store, by parts above 5 GiB, and never over an object that is not expected: also by parts
+    /// where CopyObject does not look at its target. `None` keeps the source's attributes, and asks for its storage class
+    /// first: a caller that knows it saves a request.
     ///
     /// # Errors
     /// `PreconditionFailed` when the source is not `source_version` any more or the target is not as expected;
@@ -368,15 +369,22 @@ impl Transfer {
         attributes: Option<CopyAttributes>,
         expect: &Expect,
     ) -> Result<Version> {
-        self.copying((source, source_version), target, attributes, expect).start().await
+        let copy = copy::Copy {
+            shared: self.shared.clone(),
+            source: source.clone(),
+            version: source_version.clone(),
+            target: target.clone(),
+            attributes,
+            expect: expect.clone(),
+        };
+        copy.start().await
     }
 
-    /// As [`Transfer::copy`], with other attributes, and never over an object that is not expected, also on stores whose
-    /// CopyObject does not look at its target: they complete an upload of copied parts, which looks.
+    /// As [`Transfer::copy`], with other attributes, where that takes fewer requests than reading and writing the bytes.
     ///
     /// # Errors
-    /// As [`Transfer::copy`]; `Unsupported` where that would take parts which are too small to be copied.
-    pub async fn copy_guarded(
+    /// As [`Transfer::copy`]; `Unsupported` for a small file that would have to be copied by parts.
+    pub async fn copy_if_cheaper(
         &self,
         source: (&ObjectKey, &Version),
         target: &ObjectKey,
@@ -384,27 +392,9 @@ impl Transfer {
         expect: &Expect,
     ) -> Result<Version> {
         if source.1.size <= plan::PART_MIN && !copy::is_guarded(&self.shared, expect) {
-            return Err(Error::Unsupported("copying a small file over what is expected"));
+            return Err(Error::Unsupported("copying a small file by parts"));
         }
-        let attributes = Some(CopyAttributes::Replace(attributes));
-        self.copying(source, target, attributes, expect).start_guarded().await
-    }
-
-    fn copying(
-        &self,
-        (source, version): (&ObjectKey, &Version),
-        target: &ObjectKey,
-        attributes: Option<CopyAttributes>,
-        expect: &Expect,
-    ) -> copy::Copy {
-        copy::Copy {
-            shared: self.shared.clone(),
-            source: source.clone(),
-            version: version.clone(),
-            target: target.clone(),
-            attributes,
-            expect: expect.clone(),
-        }
+        self.copy(source.0, source.1, target, Some(CopyAttributes::Replace(attributes)), expect).await
     }
 }
 

@@ -38,13 +38,13 @@ impl Parts {
         self.bring(self.store.upload_part(&self.key, &self.id, number, body)).await
     }
 
-    /// Copies a range of an object into a part, counted from 0.
+    /// Copies a range of an object, or all of it, into a part, counted from 0.
     pub(super) async fn copy(
         &self,
         index: u64,
         source: &ObjectKey,
         etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         let number = PartNumber::from_index(index)?;
         self.bring(self.store.upload_part_copy(&self.key, &self.id, number, source, etag, range)).await

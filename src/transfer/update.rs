@@ -121,7 +121,7 @@ async fn make_part(
 ) -> Result<Part> {
     match piece {
         Piece::Send(range) => send_part(bytes, parts, index, range).await.map(Part::Sent),
-        Piece::Copy(range) => match parts.copy(index, &key, &base.etag, range).await {
+        Piece::Copy(range) => match parts.copy(index, &key, &base.etag, Some(range)).await {
             Ok(part) => Ok(Part::Copied(part)),
             Err(Error::NotFound) => Err(Error::PreconditionFailed),
             Err(error) => Err(error),

@@ -197,6 +197,9 @@ async fn ranges_of_an_object_are_parts_of_another() {
     assert_eq!(refusal(outside), refused(400, "InvalidArgument"));
     let stale = copy(1, "bytes=0-9".into()).copy_source_if_match("\"0\"").send().await;
     assert_eq!(refusal(stale), refused(412, "PreconditionFailed"));
+    f.bucket.put("small", pattern(5 * MIB));
+    let small = copy(1, "bytes=0-9".into()).copy_source(format!("{BUCKET}/small")).send().await;
+    assert_eq!(refusal(small), refused(400, "InvalidRequest"));
     let copied = copy(1, format!("bytes={}-{last}", 6 * MIB)).send().await.expect("copy");
     let result = copied.copy_part_result().expect("result");
     let part = CompletedPart::builder().part_number(1).set_e_tag(result.e_tag.clone());

@@ -98,6 +98,23 @@ fn a_rename_that_must_not_replace_does_not() {
     assert_eq!(server.objects().list(), ["g", "h"]);
 }
 
+#[test]
+fn a_rename_that_must_not_replace_loses_to_a_client_that_makes_the_name_meanwhile() {
+    let server = TestServer::start();
+    let mount = server.mount_with(&["negative_ttl=600"]);
+    for (name, bytes) in [("empty", ""), ("small", "0123456789")] {
+        let theirs = format!("{name}.moved");
+        std::fs::write(mount.path(name), bytes).expect("a file");
+        assert!(!mount.path(&theirs).exists());
+        // The mount believes for ten minutes that there is no such name.
+        server.objects().put(&theirs, "theirs");
+        assert_eq!(rename(&mount.path(name), &mount.path(&theirs), libc::RENAME_NOREPLACE), Some(libc::EEXIST));
+        assert_eq!(server.objects().text(&theirs), "theirs");
+        assert_eq!(server.objects().text(name), bytes);
+        assert_eq!(std::fs::read_to_string(mount.path(&theirs)).expect("a read"), "theirs");
+    }
+}
+
 fn rename(from: &Path, to: &Path, flags: u32) -> Option<i32> {
     let (from, to) = (text(from), text(to));
     // SAFETY: the paths are terminated strings that live through the call.

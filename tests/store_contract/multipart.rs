@@ -90,7 +90,7 @@ fn parts_are_copied_from_other_objects() {
         let mut bytes = pattern(PART + 1000);
         let source = world.put("source +%é", bytes.clone()).await;
         let upload = start_of(&world, PartSource::Copies).await;
-        let range = ByteRange::new(0, PART as u64);
+        let range = Some(ByteRange::new(0, PART as u64));
         let (target, from) = (world.key("a"), world.key("source +%é"));
         let number = PartNumber::from_index(0).unwrap();
         let wrong = ETag::parse("0123456789abcdef0123456789abcdef");
@@ -102,6 +102,27 @@ fn parts_are_copied_from_other_objects() {
         bytes.extend_from_slice(b"appended");
         complete(&world, &upload, &[copied, tail], &bytes, &Expect::Any).await.unwrap();
         assert!(world.bytes("a").await == bytes);
+    });
+}
+
+#[test]
+fn a_small_object_is_copied_as_a_whole_where_nothing_stands() {
+    on_every_store(|world| async move {
+        if world.sums_copies && !world.has(Ability::PartCopiesInSummedUploads) {
+            return;
+        }
+        let source = world.put("source", "bytes").await;
+        let (target, from, number) = (world.key("a"), world.key("source"), PartNumber::from_index(0).unwrap());
+        for is_there in [false, true] {
+            let upload = start_of(&world, PartSource::Copies).await;
+            let part = world.store.upload_part_copy(&target, &upload, number, &from, &source.etag, None).await.unwrap();
+            let done = complete(&world, &upload, &[part], b"bytes", &Expect::Absent).await;
+            match is_there {
+                false => drop(done.unwrap()),
+                true => assert!(matches!(done, Err(Error::PreconditionFailed)), "{done:?}"),
+            }
+            assert_eq!(world.bytes("a").await, "bytes");
+        }
     });
 }
 

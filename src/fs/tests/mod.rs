@@ -12,6 +12,7 @@ mod kept;
 mod meanwhile;
 mod moves;
 mod names;
+mod noreplace;
 mod parting;
 mod races;
 mod recover;

@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::fs::{RenameMode, SetAttributes};
 use crate::inode::OwnershipChange;
 use crate::store::{Attributes, Encryption, Tags};
-use crate::transfer::tests::fake::{Call, Fault};
+use crate::transfer::tests::fake::{Call, Fake, Fault};
 
 fn dressed() -> Attributes {
     let encryption = Encryption { algorithm: "aws:kms".into(), key: Some("a key".into()), bucket_key: true };
@@ -72,6 +72,30 @@ async fn a_chmod_and_renames_keep_tags_and_encryption_and_never_ask_for_tags() {
     rig.fs.rename(Ino::ROOT, b"d", Ino::ROOT, b"e", RenameMode::Replace).await.expect("a rename");
     assert_eq!(kept(&rig, "p/e/x"), dressed);
     assert_eq!(rig.store.count(Call::Tags), 0);
+}
+
+#[tokio::test]
+async fn a_rename_that_must_not_replace_keeps_what_the_object_has_also_where_copies_look_at_no_target() {
+    let mut attributes = Attributes { content_type: Some("text/x-test".into()), ..dressed() };
+    attributes.content_encoding = Some("gzip".into());
+    attributes.storage_class = Some("STANDARD_IA".into());
+    attributes.metadata.insert("file-permissions".into(), "0100400".into());
+    for len in [0, 9, 6 * MIB] {
+        for (attributes, asked) in [(attributes.clone(), 1), (Attributes { tags: Tags::None, ..attributes.clone() }, 0)]
+        {
+            let mut store = Fake::new(false);
+            store.copies_over = true;
+            let rig = Rig::over(Arc::new(store), settings());
+            rig.store.set_with("p/f", content(len, 3).into(), &attributes, SystemTime::now());
+            let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+            rig.fs.rename(Ino::ROOT, b"f", Ino::ROOT, b"g", RenameMode::NoReplace).await.expect("a rename");
+            assert_eq!(rig.store.attributes("p/g").expect("an object"), attributes, "{len}");
+            assert!(rig.object("p/g") == Some(content(len, 3)), "{len}");
+            assert_eq!((rig.store.keys(), rig.store.count(Call::Tags)), (vec!["p/g".to_owned()], asked), "{len}");
+            let there = rig.fs.getattr(ino).await.expect("attributes");
+            assert_eq!((there.size, there.ownership.mode & 0o777), (len, 0o400));
+        }
+    }
 }
 
 #[tokio::test]

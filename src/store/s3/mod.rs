@@ -199,7 +199,7 @@ impl ObjectStore for S3Store {
         number: PartNumber,
         source: &ObjectKey,
         source_etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         self.copy_part(key, upload, number, source, source_etag, range).await
     }

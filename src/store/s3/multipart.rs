@@ -119,9 +119,9 @@ impl S3Store {
         number: PartNumber,
         source: &ObjectKey,
         source_etag: &ETag,
-        range: ByteRange,
+        range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
-        if range.is_empty() {
+        if range.is_some_and(|range| range.is_empty()) {
             return Err(Error::InvalidArgument("an empty range can't be copied"));
         }
         let request = self
@@ -134,7 +134,7 @@ impl S3Store {
             .set_request_payer(self.payer())
             .copy_source(encoding::copy_source(&self.bucket, source.as_str()))
             .copy_source_if_match(source_etag.quoted())
-            .copy_source_range(range.header());
+            .set_copy_source_range(range.map(|range| range.header()));
         let answer = request.customize().config_override(self.working()).send().await;
         let answer = answer.map_err(|error| errors::read("UploadPartCopy", error))?;
         let copied = answer.copy_part_result();
@@ -144,7 +144,9 @@ impl S3Store {
             // The whole object would go without, which nobody would notice.
             return Err(Error::Corrupt("UploadPartCopy was answered without the checksum that was asked for".into()));
         }
-        part("UploadPartCopy", (number, range.len()), copied.and_then(|copied| copied.e_tag()), checksum)
+        // A copy of all of an object is the only part: its size is not needed to combine sums.
+        let size = range.map_or(0, |range| range.len());
+        part("UploadPartCopy", (number, size), copied.and_then(|copied| copied.e_tag()), checksum)
     }
 
     pub(super) async fn complete_multipart(
