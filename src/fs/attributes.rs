@@ -55,14 +55,28 @@ impl Filesystem {
         } else if !pin.inode().is_fresh(Instant::now()) {
             self.revalidate(pin).await?;
         }
-        let ticket = self.write_ticket(pin.inode()).await?;
-        ticket.staged().set_size(size)?;
-        drop(ticket);
+        self.resize(pin.inode(), size).await?;
         // By path, with nobody to close it: no flush will come.
         if handle.is_none() && pin.inode().lock().opens.writing == 0 {
             self.commit_closed(pin.inode(), Scope::Everything).await?;
         }
         Ok(())
+    }
+
+    /// New bytes take no room, but the journal record of a new draft does.
+    async fn resize(self: &Arc<Self>, inode: &Arc<Inode>, size: u64) -> Result<()> {
+        let mut patience = self.patience();
+        loop {
+            // The ticket is given back before anything is waited for.
+            let outcome = match self.write_ticket(inode).await {
+                Ok(ticket) => ticket.staged().set_size(size),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Err(Error::StageFull) => self.make_room(&mut patience).await?,
+                done => return done,
+            }
+        }
     }
 
     async fn change_file(self: &Arc<Self>, inode: &Arc<Inode>, change: &OwnershipChange) -> Result<()> {

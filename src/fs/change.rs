@@ -76,14 +76,21 @@ impl Filesystem {
                 }
                 ReplaceTurn::Wait(settled) => drop(settled.wait().await),
                 ReplaceTurn::Begin => {
-                    let staged = Arc::new(self.stage.new_file()?);
-                    self.note_open(&staged, &self.table.key_of(inode.ino())?, None, &Expect::Any)?;
+                    let key = self.table.key_of(inode.ino())?;
+                    let staged = self.or_let_go(|| self.new_draft(&key, &Expect::Any))?;
                     if replace_clean(inode, staged)? {
                         return Ok(());
                     }
                 }
             }
         }
+    }
+
+    /// An empty draft of what is to be a new object.
+    pub(super) fn new_draft(&self, key: &ObjectKey, expect: &Expect) -> Result<Arc<StagedFile>> {
+        let staged = Arc::new(self.stage.new_file()?);
+        self.note_open(&staged, key, None, expect)?;
+        Ok(staged)
     }
 
     /// The caller holds a ticket, so that no commit seals the file meanwhile.
@@ -115,7 +122,7 @@ impl Filesystem {
 
     pub(super) async fn hydrate_all(&self, object: &Located, staged: &Arc<StagedFile>) -> Result<()> {
         let whole = ByteRange::new(0, object.version.size);
-        self.transfer.hydrate(&object.key, &object.version, staged, whole).await
+        self.bring((&object.key, &object.version), staged, whole).await
     }
 
     /// The journal record of a draft that a program is writing: half a file, perhaps.

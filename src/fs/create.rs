@@ -81,8 +81,7 @@ impl Filesystem {
             Some(waiting) => Origin::Replaced(Some(waiting)),
             None => Origin::Created { exclusive: intent.exclusive },
         };
-        let staged = Arc::new(self.stage.new_file()?);
-        self.note_open(&staged, &key, None, &origin.expect())?;
+        let staged = self.or_let_go(|| self.new_draft(&key, &origin.expect()))?;
         let draft = Draft { staged, origin, phase: Phase::Born };
         let mut made = false;
         let pin = self.table.attach(parent, name, Kind::File, |ino| {

@@ -91,7 +91,7 @@ impl Filesystem {
     }
 
     async fn fill(&self, key: &ObjectKey, base: &Version, staged: &Arc<StagedFile>, range: ByteRange) -> Result<()> {
-        match self.transfer.hydrate(key, base, staged, range.intersect(ByteRange::new(0, base.size))).await {
+        match self.bring((key, base), staged, range.intersect(ByteRange::new(0, base.size))).await {
             Err(Error::Stale) => Err(Error::PreconditionFailed),
             done => done,
         }

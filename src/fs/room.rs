@@ -12,6 +12,7 @@ use super::open::is_archived;
 use crate::error::{Error, Result};
 use crate::inode::{Event, FileState, NodeData};
 use crate::stage::StagedFile;
+use crate::types::{ByteRange, ObjectKey, Version};
 
 /// Longest that one call waits for room. An upload may take hours, and a program that is told of a full disk can do something
 /// about it; in five minutes even a slow line stores some files.
@@ -46,6 +47,31 @@ impl Filesystem {
         }
         patience.seen = self.stage.changes();
         Ok(())
+    }
+
+    /// Brings bytes to the local disk without which a file could not be stored, or would be lost to who has it open. The limits of
+    /// the stage don't keep them out; where the disk itself is full, local copies make room once. What is being stored is not
+    /// waited for: the caller holds what that may need.
+    pub(super) async fn bring(
+        &self,
+        (key, version): (&ObjectKey, &Version),
+        staged: &Arc<StagedFile>,
+        range: ByteRange,
+    ) -> Result<()> {
+        match self.transfer.hydrate(key, version, staged, range).await {
+            Err(Error::StageFull) if self.let_go_of_stored() => {
+                self.transfer.hydrate(key, version, staged, range).await
+            }
+            done => done,
+        }
+    }
+
+    /// Tries once more when the disk is full and local copies could go. For callers that hold what others may wait for.
+    pub(super) fn or_let_go<T>(&self, attempt: impl Fn() -> Result<T>) -> Result<T> {
+        match attempt() {
+            Err(Error::StageFull) if self.let_go_of_stored() => attempt(),
+            done => done,
+        }
     }
 
     /// The local copies of files that S3 has go; who has them open reads them from there from now on. False when there was none.
