@@ -10,7 +10,7 @@ use pailfs::demo::{Bucket, Fault, FaultKind, Operation, Server, ServerOptions};
 use pailfs::error::Error;
 use pailfs::stage::{Stage, StagedFile};
 use pailfs::store::{AccessKeys, Attributes, Checksums, ObjectStore, StoreOptions, connect};
-use pailfs::transfer::{Cursor, Transfer};
+use pailfs::transfer::{Cursor, Need, Transfer};
 use pailfs::types::{ByteRange, Expect, ObjectKey};
 use tokio::runtime::Handle;
 
@@ -117,7 +117,7 @@ async fn a_line_that_breaks_all_the_time_still_carries_the_file() {
     let info = rig.store.head(&key()).await.expect("it is there");
     let file = Arc::new(rig.stage.over(info.version.size).expect("a staged file"));
     let all = ByteRange::new(0, info.version.size);
-    rig.transfer.hydrate(&key(), &info.version, &file, all).await.expect("it hydrates");
+    rig.transfer.hydrate(&key(), &info.version, &file, all, Need::Must).await.expect("it hydrates");
     assert!(file.is_complete());
     assert!(file.read_at(0, bytes.len()).expect("read") == bytes);
     assert!(rig.server.faults_fired() > 0);

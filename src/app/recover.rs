@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::inode::Attempt;
 use crate::stage::{Doubt, Leftover, Remaining, remaining};
 use crate::store::{Attributes, ObjectStore};
-use crate::transfer::Transfer;
+use crate::transfer::{Need, Transfer};
 use crate::types::{ByteRange, Expect, Name, ObjectKey};
 
 /// Does it.
@@ -240,7 +240,7 @@ async fn store_one(
     let staged = Arc::new(left.open().map_err(|error| error.to_string())?);
     if let (false, Some(base)) = (staged.is_complete(), left.base()) {
         let whole = ByteRange::new(0, base.size);
-        transfer.hydrate(&record.key, base, &staged, whole).await.map_err(|error| match error {
+        transfer.hydrate(&record.key, base, &staged, whole, Need::Must).await.map_err(|error| match error {
             Error::Stale | Error::NotFound | Error::PreconditionFailed => {
                 "the version that it changed is gone, and with it the bytes that are missing here; export it".to_owned()
             }

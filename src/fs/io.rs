@@ -12,6 +12,7 @@ use super::handle::FileHandle;
 use crate::error::{Error, Result};
 use crate::inode::{FileState, Located, Remains, WriteTicket};
 use crate::stage::StagedFile;
+use crate::transfer::Need;
 use crate::types::{ByteRange, Fh, ObjectKey, Version};
 
 /// Reads of a sparse staged file fetch at least this much at once: a sequential reader then needs few requests.
@@ -173,7 +174,7 @@ impl Filesystem {
         if bytes > staged.room() / READ_SHARE {
             return Err(Error::StageFull);
         }
-        self.transfer.hydrate_if_room(&base.key, &base.version, staged, wanted).await
+        self.transfer.hydrate(&base.key, &base.version, staged, wanted, Need::May).await
     }
 
     /// Writes at `offset`; the kernel has already made that the end for `O_APPEND`.

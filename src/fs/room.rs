@@ -12,6 +12,7 @@ use super::open::is_archived;
 use crate::error::{Error, Result};
 use crate::inode::{Event, FileState, NodeData};
 use crate::stage::StagedFile;
+use crate::transfer::Need;
 use crate::types::{ByteRange, ObjectKey, Version};
 
 /// Longest that one call waits for room. An upload may take hours, and a program that is told of a full disk can do something
@@ -58,9 +59,9 @@ impl Filesystem {
         staged: &Arc<StagedFile>,
         range: ByteRange,
     ) -> Result<()> {
-        match self.transfer.hydrate(key, version, staged, range).await {
+        match self.transfer.hydrate(key, version, staged, range, Need::Must).await {
             Err(Error::StageFull) if self.let_go_of_stored() => {
-                self.transfer.hydrate(key, version, staged, range).await
+                self.transfer.hydrate(key, version, staged, range, Need::Must).await
             }
             done => done,
         }

@@ -41,15 +41,30 @@ impl Gates {
     }
 }
 
-/// How bytes are put into a staged file.
-type Fill = fn(&StagedFile, u64, &[u8]) -> Result<()>;
+/// What becomes of bytes for which the stage has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// They come all the same, as long as the disk takes them: without them a file could not be stored.
+    Must,
+    /// They stay away: they can be read without the stage, too.
+    May,
+}
+
+impl Need {
+    fn fill(self, file: &StagedFile, at: u64, bytes: &[u8]) -> Result<()> {
+        match self {
+            Need::Must => file.fill_at(at, bytes),
+            Need::May => file.fill_if_room(at, bytes),
+        }
+    }
+}
 
 pub(super) async fn hydrate(
     shared: &Arc<Shared>,
     (key, version): (&ObjectKey, &Version),
     file: &Arc<StagedFile>,
     range: ByteRange,
-    fill: Fill,
+    need: Need,
 ) -> Result<()> {
     if file.missing(range).is_empty() {
         return Ok(());
@@ -66,7 +81,7 @@ pub(super) async fn hydrate(
     let source = Source::new(shared.clone(), key.clone(), version.clone());
     let (file, runtime, limit) = (file.clone(), shared.runtime.clone(), shared.settings.concurrency);
     tasks::run(&shared.runtime, async move {
-        let jobs = gaps.into_iter().flat_map(pieces).map(|piece| bring(source.clone(), file.clone(), piece, fill));
+        let jobs = gaps.into_iter().flat_map(pieces).map(|piece| bring(source.clone(), file.clone(), piece, need));
         tasks::run_all(&runtime, limit, jobs).await.map(drop)
     })
     .await
@@ -83,8 +98,8 @@ fn pieces(gap: ByteRange) -> impl Iterator<Item = ByteRange> {
     (0..gap.len().div_ceil(PIECE)).map(move |index| ByteRange::at(gap.start + index * PIECE, PIECE).intersect(gap))
 }
 
-async fn bring(source: Source, file: Arc<StagedFile>, piece: ByteRange, fill: Fill) -> Result<()> {
-    source.stream(piece, None, &mut |at, chunk| fill(&file, at, &chunk)).await
+async fn bring(source: Source, file: Arc<StagedFile>, piece: ByteRange, need: Need) -> Result<()> {
+    source.stream(piece, None, &mut |at, chunk| need.fill(&file, at, &chunk)).await
 }
 
 #[cfg(test)]

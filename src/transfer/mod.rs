@@ -41,6 +41,7 @@ use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 pub use cursor::Cursor;
 pub use fetch::{WHOLE_MAX, whole_or};
+pub use hydrate::Need;
 pub use plan::{Grid, Piece, Plan, plan_copy, plan_upload};
 pub use reader::ObjectReader;
 pub use stream::{Opening, Target};
@@ -204,8 +205,7 @@ impl Transfer {
         reader
     }
 
-    /// Fetches what is missing of `range` in a staged file over `version`, and a little more where it is read in order. The limits
-    /// of the stage don't keep it from that.
+    /// Fetches what is missing of `range` in a staged file over `version`, and a little more where it is read in order.
     ///
     /// # Errors
     /// `Stale` when the object is not that version any more; `StageFull`; what the store says.
@@ -215,22 +215,9 @@ impl Transfer {
         version: &Version,
         file: &Arc<StagedFile>,
         range: ByteRange,
+        need: Need,
     ) -> Result<()> {
-        hydrate::hydrate(&self.shared, (key, version), file, range, StagedFile::fill_at).await
-    }
-
-    /// As [`Transfer::hydrate`], within the limits of the stage: for bytes that can be read without it, too.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn hydrate_if_room(
-        &self,
-        key: &ObjectKey,
-        version: &Version,
-        file: &Arc<StagedFile>,
-        range: ByteRange,
-    ) -> Result<()> {
-        hydrate::hydrate(&self.shared, (key, version), file, range, StagedFile::fill_if_room).await
+        hydrate::hydrate(&self.shared, (key, version), file, range, need).await
     }
 
     /// A program has written `run`, one byte after the other, of a file that replaces or begins an object. The parts that it has

@@ -7,8 +7,9 @@ use futures_util::FutureExt;
 use super::*;
 use crate::error::Error;
 use crate::fs::Allocation;
+use crate::transfer::Need;
 use crate::transfer::tests::fake::{Call, Fault};
-use crate::types::ByteRange;
+use crate::types::{ByteRange, ObjectKey};
 
 const LIMIT: u64 = 10_000;
 const SIZE: usize = 8_000;
@@ -259,4 +260,16 @@ async fn a_file_may_be_removed_while_the_stage_is_full() {
     rig.write(other, 2).await.expect("its room");
     rig.close(other).await.expect("a close");
     rig.empty_stage().await;
+}
+
+#[tokio::test]
+async fn bytes_that_may_come_stay_out_of_a_full_stage_and_those_that_must_do_not() {
+    let rig = Rig::limited(settings());
+    let (version, key) = (rig.store.set("p/f", vec![7; 20_000]), ObjectKey::from_store("p/f"));
+    let staged = Arc::new(rig.fs.stage.over(20_000).expect("a file"));
+    let bring = |need| rig.fs.transfer.hydrate(&key, &version, &staged, ByteRange::new(0, 20_000), need);
+    is_full(in_time(bring(Need::May)).await);
+    assert!(rig.fs.stage.taken() <= LIMIT);
+    in_time(bring(Need::Must)).await.expect("over the limit");
+    assert_eq!(rig.fs.stage.taken(), 20_000);
 }

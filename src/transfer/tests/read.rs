@@ -10,7 +10,7 @@ use super::{MIB, Rig, content, is_pending, until};
 use crate::config::TransferSettings;
 use crate::error::Error;
 use crate::store::ObjectStore;
-use crate::transfer::{Cursor, ObjectReader};
+use crate::transfer::{Cursor, Need, ObjectReader};
 use crate::types::{ByteRange, ETag, ObjectKey, Version};
 
 fn key() -> ObjectKey {
@@ -260,14 +260,14 @@ async fn hydrating_brings_what_is_missing_and_leaves_what_was_written() {
     file.write_at(9 * MIB, b"new").expect("written");
     rig.store.next(Call::Get, Fault::Cut(70_000));
     let everything = ByteRange::new(0, 20 * MIB);
-    rig.transfer.hydrate(&key(), &version, &file, everything).await.expect("it hydrates");
+    rig.transfer.hydrate(&key(), &version, &file, everything, Need::Must).await.expect("it hydrates");
     assert!(file.is_complete());
     let mut expected = bytes.to_vec();
     expected[9 * MIB as usize..][..3].copy_from_slice(b"new");
     assert!(file.read_at(0, 20 * MIB as usize).expect("read") == expected);
     assert_eq!(file.dirty_ranges(), [ByteRange::at(9 * MIB, 3)]);
     let before = rig.store.count(Call::Get);
-    rig.transfer.hydrate(&key(), &version, &file, everything).await.expect("nothing to do");
+    rig.transfer.hydrate(&key(), &version, &file, everything, Need::Must).await.expect("nothing to do");
     assert_eq!(rig.store.count(Call::Get), before);
 }
 
@@ -276,7 +276,7 @@ async fn hydrating_from_a_version_that_is_gone_is_stale() {
     let rig = Rig::new();
     let gone = Version { etag: ETag::parse("gone"), ..rig.store.set("p/file", content(MIB)) };
     let file = Arc::new(rig.stage.over(MIB).expect("a staged file"));
-    let stale = rig.transfer.hydrate(&key(), &gone, &file, ByteRange::new(0, 10)).await;
+    let stale = rig.transfer.hydrate(&key(), &gone, &file, ByteRange::new(0, 10), Need::Must).await;
     assert!(matches!(stale, Err(Error::Stale)), "{stale:?}");
     assert!(!file.is_complete());
 }
@@ -287,7 +287,7 @@ async fn many_who_hydrate_the_same_bytes_fetch_them_once() {
     let version = rig.store.set("p/file", content(8 * MIB));
     let file = Arc::new(rig.stage.over(8 * MIB).expect("a staged file"));
     let key = key();
-    let asked = (0..8).map(|i| rig.transfer.hydrate(&key, &version, &file, ByteRange::at(i * 4096, 4096)));
+    let asked = (0..8).map(|i| rig.transfer.hydrate(&key, &version, &file, ByteRange::at(i * 4096, 4096), Need::Must));
     for done in futures_util::future::join_all(asked).await {
         done.expect("it hydrates");
     }
