@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::file::StagedFile;
+use super::moves::{self, LeftMoves, Moves};
 use super::record::{self, Noted, Record, RecordFault, RecordState};
 use super::session::{Session, check_owned, lock_dir, remove_session, source_dir};
 use super::space::Space;
 use crate::error::{Error, Result};
-use crate::types::{ByteRange, ObjectKey, Version};
+use crate::types::{ByteRange, Expect, ObjectKey, Version};
 
 /// How long a session of a process that has ended may keep its lock: the system takes its descriptors a moment later.
 const LAST_BREATH: Duration = Duration::from_secs(2);
@@ -76,6 +77,8 @@ pub struct Remaining {
     pub identity: String,
     /// What dead sessions left.
     pub leftovers: Vec<Leftover>,
+    /// Renames of directories that they had begun.
+    pub renames: Vec<LeftMoves>,
     /// Directories of sessions in use, which are left alone.
     pub live: Vec<PathBuf>,
 }
@@ -83,8 +86,25 @@ pub struct Remaining {
 impl Leftover {
     /// Session and number: what tells two leftovers of one source apart.
     pub fn id(&self) -> String {
-        let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        format!("{}/{}", name(&self.dir), name(&self.file))
+        id_of(&self.file)
+    }
+
+    /// Notes that it belongs elsewhere now, in its record and here.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub fn moved(&mut self, key: &ObjectKey, base: Option<&Version>, expect: &Expect) -> Result<()> {
+        let change = |record: &mut Record| {
+            record.key = key.clone();
+            record.base = base.cloned();
+            record.expect = expect.clone();
+        };
+        record::change(&self.file.with_extension("json"), change)?;
+        if let Ok(record) = &mut self.record {
+            change(record);
+            self.key = Some(key.clone());
+        }
+        Ok(())
     }
 
     /// The record of a whole file.
@@ -106,7 +126,7 @@ impl Leftover {
     pub fn base(&self) -> Option<&Version> {
         let record = self.record.as_ref().ok()?;
         // A file that replaces what is there takes no byte of it over.
-        record.base.as_ref().filter(|base| record.expect == crate::types::Expect::Is(base.etag.clone()))
+        record.base.as_ref().filter(|base| record.expect == Expect::Is(base.etag.clone()))
     }
 
     /// The bytes that are to come from the base version.
@@ -176,8 +196,8 @@ pub fn remaining(root: &Path, identity: Option<&str>) -> Result<Vec<Remaining>> 
         let guard = lock_dir(&source)?;
         let found = scan(&source)?;
         drop(guard);
-        let leftovers = take(found.dead, &Arc::new(Space::unlimited()));
-        all.push(Remaining { identity: found_identity, live: found.live, leftovers });
+        let (leftovers, renames) = take(found.dead, &Arc::new(Space::unlimited()));
+        all.push(Remaining { identity: found_identity, live: found.live, leftovers, renames });
     }
     Ok(all)
 }
@@ -193,6 +213,7 @@ pub(super) struct Dead {
     dir: PathBuf,
     lock: File,
     files: Vec<Left>,
+    renames: Vec<(PathBuf, Result<Moves, RecordFault>)>,
 }
 
 struct Left {
@@ -217,12 +238,13 @@ pub(super) fn scan(source: &Path) -> Result<Found> {
             continue;
         };
         let files = files_of(&dir).map_err(failed)?;
-        if files.is_empty() {
+        let renames = moves::all_in(&dir).map_err(failed)?;
+        if files.is_empty() && renames.is_empty() {
             if let Err(err) = remove_session(&dir) {
                 tracing::warn!(dir = %dir.display(), %err, "an empty dead session can't be removed");
             }
         } else {
-            found.dead.push(Dead { dir, lock, files });
+            found.dead.push(Dead { dir, lock, files, renames });
         }
     }
     found.dead.sort_by(|a, b| a.dir.cmp(&b.dir));
@@ -231,13 +253,20 @@ pub(super) fn scan(source: &Path) -> Result<Found> {
 }
 
 /// The leftovers of sessions that [`scan`] found, each holding its session. Those that are opened count in `space`.
-pub(super) fn take(dead: Vec<Dead>, space: &Arc<Space>) -> Vec<Leftover> {
-    let mut all = Vec::new();
-    for Dead { dir, lock, files } in dead {
+pub(super) fn take(dead: Vec<Dead>, space: &Arc<Space>) -> (Vec<Leftover>, Vec<LeftMoves>) {
+    let (mut all, mut begun) = (Vec::new(), Vec::new());
+    for Dead { dir, lock, files, renames } in dead {
         let session = Arc::new(Session::of_dead(dir, lock, space.clone()));
         all.extend(files.into_iter().map(|left| left.of(&session)));
+        begun.extend(renames.into_iter().map(|(path, moves)| LeftMoves::new(session.clone(), path, moves)));
     }
-    all
+    (all, begun)
+}
+
+/// Session and number of a file in a session.
+pub(super) fn id_of(file: &Path) -> String {
+    let name = |path: &Path| path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    format!("{}/{}", name(file.parent().unwrap_or(file)), name(file))
 }
 
 impl Left {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -142,8 +143,8 @@ static BOOT: LazyLock<String> = LazyLock::new(|| {
     id.trim().to_owned()
 });
 
-#[derive(Serialize, Deserialize)]
-struct BaseLine {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct BaseLine {
     etag: String,
     size: u64,
     modified: Duration,
@@ -157,16 +158,28 @@ enum ExpectLine {
     Is(String),
 }
 
+impl BaseLine {
+    pub(super) fn new(version: &Version) -> Self {
+        BaseLine {
+            etag: version.etag.as_str().to_owned(),
+            size: version.size,
+            modified: version.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
+        }
+    }
+
+    /// `None` for a time that can't be.
+    pub(super) fn into_version(self) -> Option<Version> {
+        let modified = UNIX_EPOCH.checked_add(self.modified)?;
+        Some(Version { etag: ETag::parse(&self.etag), size: self.size, modified })
+    }
+}
+
 impl Line {
     fn new(record: &Record, present: &[ByteRange]) -> Self {
         Line {
             pailfs_record: FORMAT,
             key: record.key.as_str().to_owned(),
-            base: record.base.as_ref().map(|base| BaseLine {
-                etag: base.etag.as_str().to_owned(),
-                size: base.size,
-                modified: base.modified.duration_since(UNIX_EPOCH).unwrap_or_default(),
-            }),
+            base: record.base.as_ref().map(BaseLine::new),
             expect: match &record.expect {
                 Expect::Any => ExpectLine::Any,
                 Expect::Absent => ExpectLine::Absent,
@@ -197,10 +210,7 @@ impl Line {
     fn into_record(self) -> Option<Record> {
         let base = match self.base {
             None => None,
-            Some(base) => {
-                let modified: SystemTime = UNIX_EPOCH.checked_add(base.modified)?;
-                Some(Version { etag: ETag::parse(&base.etag), size: base.size, modified })
-            }
+            Some(base) => Some(base.into_version()?),
         };
         Some(Record {
             key: ObjectKey::from_store(self.key),
@@ -218,7 +228,8 @@ impl Line {
     }
 }
 
-fn encode(line: &Line) -> Result<Vec<u8>> {
+/// A line of JSON, and one with its checksum.
+pub(super) fn encode(line: &impl Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec(line).map_err(|_| Error::Internal("encoding a record"))?;
     text.push(b'\n');
     let sum = crc_fast::crc64_nvme(&text);
@@ -227,14 +238,19 @@ fn encode(line: &Line) -> Result<Vec<u8>> {
 }
 
 fn decode(text: &[u8]) -> Result<Line, RecordFault> {
+    let line: Line = unsealed(text)?;
+    if line.pailfs_record == FORMAT { Ok(line) } else { Err(RecordFault::Foreign) }
+}
+
+/// What [`encode`] has made, if it is whole.
+pub(super) fn unsealed<L: DeserializeOwned>(text: &[u8]) -> Result<L, RecordFault> {
     // 16 digits and the last line end.
     let split = text.len().checked_sub(17).ok_or(RecordFault::Torn)?;
     let (json, sum) = text.split_at(split);
     if sum != format!("{:016x}\n", crc_fast::crc64_nvme(json)).as_bytes() {
         return Err(RecordFault::Torn);
     }
-    let line: Line = serde_json::from_slice(json).map_err(|_| RecordFault::Foreign)?;
-    if line.pailfs_record == FORMAT { Ok(line) } else { Err(RecordFault::Foreign) }
+    serde_json::from_slice(json).map_err(|_| RecordFault::Foreign)
 }
 
 /// Writes the record in one step: into a file beside it, which is then renamed over it. The data was `synced` before.

@@ -1,6 +1,6 @@
 //! The stage directory: who owns it, and the sessions in it. What dead ones left is told in [`super::leftover`].
 //!
-//! Layout: `ROOT/SOURCE/SESSION/{lock, N.data, N.json}`, where SOURCE is a hash of the source's identity (written
+//! Layout: `ROOT/SOURCE/SESSION/{lock, N.data, N.json, N.moves}`, where SOURCE is a hash of the source's identity (written
 //! out in `ROOT/SOURCE/source`) and `lock` is locked with flock(2) for the life of the session. A session whose lock
 //! is free is dead. Whoever makes, scans or removes sessions holds a lock on SOURCE meanwhile, so that nobody takes
 //! one that is just being made for a dead one.
@@ -9,12 +9,13 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::file::StagedFile;
 use super::leftover::{self, Leftover};
+use super::moves::{EXTENSION, LeftMoves, Moves, MovesFile};
 use super::space::{Space, UnderWay};
 use crate::config::StageSettings;
 use crate::error::{Error, Result};
@@ -23,6 +24,8 @@ use crate::error::{Error, Result};
 #[derive(Debug)]
 pub struct Stage {
     session: Arc<Session>,
+    /// What dead sessions left of renames, until somebody takes it.
+    renames: Mutex<Vec<LeftMoves>>,
 }
 
 impl Stage {
@@ -58,8 +61,21 @@ impl Stage {
         let space = Arc::new(Space::within(settings, &source)?);
         let session = Session::make(&source, space.clone())?;
         drop(guard);
-        let leftovers = leftover::take(found.dead, &space);
-        Ok((Stage { session: Arc::new(session) }, leftovers))
+        let (leftovers, renames) = leftover::take(found.dead, &space);
+        Ok((Stage { session: Arc::new(session), renames: Mutex::new(renames) }, leftovers))
+    }
+
+    /// What dead sessions left of renames of directories when the stage was opened: handed out once.
+    pub fn take_renames(&self) -> Vec<LeftMoves> {
+        std::mem::take(&mut *self.renames.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Writes down that these moves begin, and brings that to the disk.
+    ///
+    /// # Errors
+    /// `StageFull` and what the local file system gives: then nothing is left of it.
+    pub fn begin_moves(&self, moves: &Moves) -> Result<MovesFile> {
+        MovesFile::create(self.session.clone(), moves)
     }
 
     /// An empty file.
@@ -169,6 +185,11 @@ impl Session {
         Ok((file, data, self.dir.join(format!("{number}.json"))))
     }
 
+    /// Where another record goes.
+    pub(super) fn new_moves_path(&self) -> PathBuf {
+        self.dir.join(format!("{}.{EXTENSION}", self.next.fetch_add(1, Ordering::Relaxed)))
+    }
+
     /// The record goes first: data without one is never committed, a record without data would puzzle.
     pub(super) fn remove_data_file(&self, data: &Path, record: &Path) {
         self.remove(record);
@@ -258,7 +279,7 @@ fn remove_session_if_empty(session: &Path) -> std::io::Result<bool> {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(true),
         entries => {
             for entry in entries? {
-                if entry?.path().extension().is_some_and(|extension| extension == "data") {
+                if entry?.path().extension().is_some_and(|extension| extension == "data" || extension == EXTENSION) {
                     return Ok(false);
                 }
             }
