@@ -11,6 +11,7 @@ mod logging;
 mod mount;
 mod process;
 mod recover;
+mod recover_rename;
 pub mod sentence;
 mod umount;
 

@@ -14,7 +14,7 @@ use super::ending::{Ending, MountGuard};
 use super::logging;
 use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
-use super::sentence::Failure;
+use super::sentence::{Failure, Status};
 use crate::cache::disk::DiskCache;
 use crate::config::{Audience, ChecksumPolicy, Config};
 use crate::fs::{Filesystem, Kept, Recovery};
@@ -126,7 +126,7 @@ fn serve_bucket(
     path: &std::path::Path,
     ((stage, leftovers), cache): ((Stage, Vec<Leftover>), Option<DiskCache>),
     store: S3Store,
-    signals: Signals,
+    mut signals: Signals,
     runtime: &Runtime,
     readiness: &mut Readiness,
 ) -> Result<(), Failure> {
@@ -139,7 +139,7 @@ fn serve_bucket(
     }
     let (settings, prefix) = (config.fs.clone(), config.source.prefix().clone());
     let filesystem = Filesystem::with_cache(settings, prefix, store, (stage, cache), handle.clone());
-    let recovery = recovery(config, &filesystem, leftovers, runtime);
+    let recovery = runtime.block_on(recovery(config, &filesystem, leftovers, &mut signals))?;
     let source = config.source.typed();
     let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };
     let Mounted { device, handle: mounted } = mount(&request)?;
@@ -157,12 +157,20 @@ fn serve_bucket(
     runtime.block_on(Ending { config, filesystem, guard, signals }.wait(served))
 }
 
-/// What is done about files of earlier runs. It is taken in before the first operation can come.
-fn recovery(config: &Config, filesystem: &Arc<Filesystem>, leftovers: Vec<Leftover>, runtime: &Runtime) -> Recovery {
+/// What is done about files and renames of earlier runs, before the first operation can come. A rename of many objects takes its
+/// time: a signal ends it, and the next mount goes on.
+async fn recovery(
+    config: &Config,
+    filesystem: &Arc<Filesystem>,
+    leftovers: Vec<Leftover>,
+    signals: &mut Signals,
+) -> Result<Recovery, Failure> {
     if config.fs.read_only {
-        Recovery::nothing_of(leftovers)
-    } else {
-        runtime.block_on(filesystem.take_in_leftovers(leftovers))
+        return Ok(filesystem.leave_leftovers(leftovers));
+    }
+    tokio::select! {
+        recovery = filesystem.take_in_leftovers(leftovers) => Ok(recovery),
+        name = signals.next() => Err(Failure::new(Status::System, format!("{name} came before anything was mounted"))),
     }
 }
 
@@ -174,6 +182,9 @@ fn tell_recovery(recovery: &Recovery, config: &Config) {
     }
     for Kept { name, size, file, why } in recovery.kept() {
         tracing::warn!(size, "kept from an earlier run, not stored: {name}: {why} ({})", file.display());
+    }
+    for sentence in recovery.unfinished() {
+        notice(&format!("{sentence}; 'pailfs recover {}' lists it", config.source.typed()));
     }
     let count = recovery.kept().len();
     if count > 0 {

@@ -14,11 +14,11 @@ use tokio::runtime::Builder;
 
 use super::process::complete_environment;
 use super::sentence::{Failure, Status};
-use super::{logging, mount, say};
+use super::{logging, mount, recover_rename, say};
 use crate::config::{Config, RecoverAction, RecoverRequest};
 use crate::error::Error;
 use crate::inode::Attempt;
-use crate::stage::{Doubt, Leftover, Remaining, remaining};
+use crate::stage::{Doubt, LeftMoves, Leftover, Remaining, remaining};
 use crate::store::{Attributes, ObjectStore};
 use crate::transfer::{Need, Transfer};
 use crate::types::{ByteRange, Expect, Name, ObjectKey};
@@ -44,11 +44,20 @@ fn carry_out(request: &RecoverRequest) -> Result<(), Failure> {
         say(&format!("a running mount uses the session {}, which is left alone", name_of(session)));
     }
     let prefix = config.source.prefix().as_str();
-    let found: Vec<Item> =
-        sources.into_iter().flat_map(|source| source.leftovers).map(|left| Item::new(left, prefix)).collect();
-    let chosen = choose(found, &request.files, live)?;
+    let (mut found, mut renames) = (Vec::new(), Vec::new());
+    for source in sources {
+        found.extend(source.leftovers.into_iter().map(|left| Item::new(left, prefix)));
+        renames.extend(source.renames);
+    }
+    let (chosen, renames) = choose(found, renames, &request.files, live)?;
+    if request.action != RecoverAction::List && !renames.is_empty() {
+        recover_rename::each(&renames, request.action == RecoverAction::Discard, prefix)?;
+        if chosen.is_empty() {
+            return Ok(());
+        }
+    }
     match &request.action {
-        RecoverAction::List => list(&chosen),
+        RecoverAction::List => list(&chosen, &renames, prefix),
         RecoverAction::Upload { force, to } => {
             let named = !request.files.is_empty();
             upload(config, chosen, &Upload { force: *force, to: to.as_deref(), named })
@@ -95,7 +104,9 @@ impl Item {
 
 fn list_all(sources: &[Remaining]) -> Result<(), Failure> {
     let mut text = String::new();
-    for source in sources.iter().filter(|source| !source.leftovers.is_empty() || !source.live.is_empty()) {
+    let is_empty =
+        |source: &Remaining| source.leftovers.is_empty() && source.renames.is_empty() && source.live.is_empty();
+    for source in sources.iter().filter(|source| !is_empty(source)) {
         let (endpoint, url) = source.identity.split_once(' ').unwrap_or(("aws", &source.identity));
         let at = if endpoint == "aws" { String::new() } else { format!(" at {endpoint}") };
         text += &format!("{url}{at}\n");
@@ -106,13 +117,17 @@ fn list_all(sources: &[Remaining]) -> Result<(), Failure> {
         for left in &source.leftovers {
             text += &format!("  {}\n", line(&Item::new(left.clone(), prefix)));
         }
+        for rename in &source.renames {
+            text += &format!("  {}\n", recover_rename::line(rename, prefix));
+        }
     }
     print(if text.is_empty() { "nothing is left\n" } else { &text });
     Ok(())
 }
 
-fn list(items: &[Item]) -> Result<(), Failure> {
-    let text: String = items.iter().map(|item| line(item) + "\n").collect();
+fn list(items: &[Item], renames: &[LeftMoves], prefix: &str) -> Result<(), Failure> {
+    let mut text: String = items.iter().map(|item| line(item) + "\n").collect();
+    text.extend(renames.iter().map(|rename| recover_rename::line(rename, prefix) + "\n"));
     print(if text.is_empty() { "nothing is left\n" } else { &text });
     Ok(())
 }
@@ -126,13 +141,19 @@ fn name_of(session: &Path) -> String {
     session.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-/// Those that were named, or all.
-fn choose(found: Vec<Item>, named: &[String], live: usize) -> Result<Vec<Item>, Failure> {
+/// Those that were named, or all. A rename is named by its id.
+fn choose(
+    found: Vec<Item>,
+    renames: Vec<LeftMoves>,
+    named: &[String],
+    live: usize,
+) -> Result<(Vec<Item>, Vec<LeftMoves>), Failure> {
     if named.is_empty() {
-        return Ok(found);
+        return Ok((found, renames));
     }
     for name in named {
-        let matching = found.iter().filter(|item| item.left.id() == *name || item.path == *name).count();
+        let matching = found.iter().filter(|item| item.left.id() == *name || item.path == *name).count()
+            + renames.iter().filter(|rename| rename.file.id() == *name).count();
         let why = match (matching, live) {
             (1, _) => continue,
             (0, 0) => "nothing of that name is left; 'pailfs recover SOURCE' lists what is",
@@ -141,7 +162,9 @@ fn choose(found: Vec<Item>, named: &[String], live: usize) -> Result<Vec<Item>, 
         };
         return Err(Failure::new(Status::Usage, format!("{name}: {why}")));
     }
-    Ok(found.into_iter().filter(|item| named.contains(&item.left.id()) || named.contains(&item.path)).collect())
+    let is_meant = |item: &Item| named.contains(&item.left.id()) || named.contains(&item.path);
+    let renames = renames.into_iter().filter(|rename| named.contains(&rename.file.id())).collect();
+    Ok((found.into_iter().filter(is_meant).collect(), renames))
 }
 
 /// Does it to each, says so, and fails at the end if one of them failed.
@@ -307,6 +330,6 @@ async fn expected(
 }
 
 /// A reader that stops reading is no failure.
-fn print(text: &str) {
+pub(super) fn print(text: &str) {
     let _ = io::stdout().write_all(text.as_bytes());
 }

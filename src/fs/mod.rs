@@ -29,6 +29,8 @@ mod refused;
 mod remove;
 mod rename;
 mod rename_dir;
+mod rename_journal;
+mod rename_recover;
 mod reply;
 mod room;
 mod send_ahead;
@@ -61,7 +63,7 @@ pub struct Filesystem {
     settings: FsSettings,
     store: Arc<dyn ObjectStore>,
     transfer: Arc<Transfer>,
-    stage: Stage,
+    stage: Arc<Stage>,
     runtime: tokio::runtime::Handle,
     started: SystemTime,
 
@@ -105,7 +107,7 @@ impl Filesystem {
         Arc::new(Filesystem {
             store,
             transfer,
-            stage,
+            stage: Arc::new(stage),
             runtime,
             started,
             table: InodeTable::new(prefix, root),

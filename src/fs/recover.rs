@@ -43,6 +43,8 @@ pub struct Kept {
 #[derive(Debug, Default)]
 pub struct Recovery {
     kept: Vec<Kept>,
+    /// Sentences about renames of directories.
+    pub(super) unfinished: Vec<String>,
     taken_in: Vec<TakenIn>,
     waiting: Vec<Leftover>,
     /// Not stored, but their multipart uploads are to go.
@@ -83,6 +85,11 @@ impl Recovery {
     pub fn kept(&self) -> &[Kept] {
         &self.kept
     }
+
+    /// Renames of directories that could not be finished: a sentence each, without its full stop.
+    pub fn unfinished(&self) -> &[String] {
+        &self.unfinished
+    }
 }
 
 impl Kept {
@@ -94,9 +101,11 @@ impl Kept {
 }
 
 impl Filesystem {
-    /// Takes the whole files among the leftovers in as drafts. Sends no request, and is to be called before the mount is served.
-    pub async fn take_in_leftovers(self: &Arc<Self>, leftovers: Vec<Leftover>) -> Recovery {
-        let mut recovery = Recovery::default();
+    /// Finishes renames of directories, then takes the whole files among the leftovers in as drafts. Sends requests only for the
+    /// former, and is to be called before the mount is served.
+    pub async fn take_in_leftovers(self: &Arc<Self>, mut leftovers: Vec<Leftover>) -> Recovery {
+        let unfinished = self.finish_renames(&mut leftovers).await;
+        let mut recovery = Recovery { unfinished, ..Recovery::default() };
         for leftover in leftovers {
             match leftover.whole() {
                 Err(doubt) => {

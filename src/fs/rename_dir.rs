@@ -1,7 +1,8 @@
 //! rename of a directory: every object below it is copied, then deleted, while nothing below it may change.
 //!
 //! Owns what is refused before anything is touched (too many objects, keys that can't be shown, names that get too long), the
-//! undoing of copies when one of them fails, and what inodes below stand for afterwards.
+//! undoing of copies when one of them fails, and what inodes below stand for afterwards. What a kill in between leaves is noted in
+//! [`super::rename_journal`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use super::Filesystem;
 use super::create::empty;
 use super::remove::object_of;
 use super::rename::{At, note_place, settle_moved};
+use super::rename_journal::Begun;
 use crate::error::{Error, Result};
 use crate::inode::{Kind, Listed, Owned, Pin, Prior};
 use crate::store::{Attributes, ListRequest, ListedObject};
@@ -20,10 +22,17 @@ use crate::types::{DirPrefix, Expect, Ino, KEY_MAX, Name, ObjectKey, Version};
 
 /// One object on its way.
 #[derive(Clone)]
-struct Move {
-    from: ObjectKey,
-    to: ObjectKey,
-    version: Version,
+pub(super) struct Move {
+    pub from: ObjectKey,
+    pub to: ObjectKey,
+    pub version: Version,
+}
+
+impl Move {
+    /// The object is only there for its directory.
+    pub fn is_marker(&self) -> bool {
+        self.from.as_str().ends_with('/') && self.version.size == 0
+    }
 }
 
 impl Filesystem {
@@ -53,12 +62,14 @@ impl Filesystem {
         let moves = self.plan_moves(&old, &new).await?;
         let owned = self.own_below(source).await?;
         self.refuse_long_names(source, &old, &new)?;
-        let moved = self.copy_all(&moves, target.and_then(|_| new.marker())).await?;
-        if moves.is_empty()
-            && let Some(marker) = new.marker()
-        {
-            self.store.put(&marker, empty(), &Attributes::default(), &Expect::Any).await?;
-        }
+        let mut begun = self.begin_rename((&old, &new), &moves, &owned).await?;
+        let moved = match self.copy_all_noted(&mut begun, &moves, &new, target.is_some()).await {
+            Ok(moved) => moved,
+            Err(error) => {
+                self.end_rename(begun).await;
+                return Err(error);
+            }
+        };
         let deleted = self.delete_all(&moves).await;
         self.forget_listings(source);
         // The listing first: a lookup that finds no inode believes what it says.
@@ -67,7 +78,34 @@ impl Filesystem {
         for owned in owned {
             self.settle_below(owned, &moved, (&old, &new))?;
         }
+        // Only now: a draft that a kill keeps from being told its new place is told by the next mount.
+        self.end_rename(begun).await;
         deleted
+    }
+
+    /// Copies all and says so in the journal, or leaves no copy.
+    async fn copy_all_noted(
+        &self,
+        begun: &mut Begun,
+        moves: &[Move],
+        new: &DirPrefix,
+        replaces: bool,
+    ) -> Result<HashMap<ObjectKey, Version>> {
+        // The marker of an empty directory that was there before.
+        let stays = new.marker().filter(|_| replaces);
+        let moved = self.copy_all(moves, stays.as_ref()).await?;
+        if moves.is_empty() {
+            if let Some(marker) = new.marker() {
+                self.store.put(&marker, empty(), &Attributes::default(), &Expect::Any).await?;
+            }
+            return Ok(moved);
+        }
+        if let Err(error) = self.note_copied(begun, &moved).await {
+            let made = moves.iter().filter_map(|step| Some((step.clone(), moved.get(&step.from)?.clone())));
+            self.undo_copies(made, stays.as_ref()).await;
+            return Err(error);
+        }
+        Ok(moved)
     }
 
     /// Every object to move, or why none is.
@@ -140,8 +178,8 @@ impl Filesystem {
     }
 
     /// Copies all, or leaves no copy. After a failure no copy is begun, but those under way are waited for: one that was
-    /// dropped could still be made. `stays` is the marker of an empty directory that was there before.
-    async fn copy_all(&self, moves: &[Move], stays: Option<ObjectKey>) -> Result<HashMap<ObjectKey, Version>> {
+    /// dropped could still be made. `stays` is never removed.
+    async fn copy_all(&self, moves: &[Move], stays: Option<&ObjectKey>) -> Result<HashMap<ObjectKey, Version>> {
         let failed = AtomicBool::new(false);
         let stop = &failed;
         let work = moves.iter().cloned().map(|step| async move {
@@ -165,20 +203,24 @@ impl Filesystem {
         let Some(error) = failure else {
             return Ok(made.into_iter().map(|(step, version)| (step.from, version)).collect());
         };
-        for (Move { to, .. }, version) in made.into_iter().filter(|(step, _)| Some(&step.to) != stays.as_ref()) {
-            if let Err(undo) = self.store.delete(&to, Some(&version.etag)).await {
-                tracing::error!(key = %to, error = %undo, "the copy of a rename that failed could not be removed");
-            }
-        }
+        self.undo_copies(made.into_iter(), stays).await;
         Err(match error {
             Error::PreconditionFailed | Error::NotFound => Error::Stale,
             other => other,
         })
     }
 
+    async fn undo_copies(&self, made: impl Iterator<Item = (Move, Version)>, stays: Option<&ObjectKey>) {
+        for (Move { to, .. }, version) in made.filter(|(step, _)| Some(&step.to) != stays) {
+            if let Err(undo) = self.store.delete(&to, Some(&version.etag)).await {
+                tracing::error!(key = %to, error = %undo, "the copy of a rename that failed could not be removed");
+            }
+        }
+    }
+
     /// A directory's marker is made anew: some stores keep markers as directories, and copy none. Others are copied.
     async fn copy_one(&self, step: &Move) -> Result<Version> {
-        if step.from.as_str().ends_with('/') && step.version.size == 0 {
+        if step.is_marker() {
             let attributes = self.store.head(&step.from).await?.attributes;
             let attributes = self.transfer.with_tags(&step.from, attributes).await?;
             return self.store.put(&step.to, empty(), &attributes, &Expect::Any).await;
@@ -188,7 +230,7 @@ impl Filesystem {
     }
 
     /// Deletes the sources, each only if it is what was copied.
-    async fn delete_all(&self, moves: &[Move]) -> Result<()> {
+    pub(super) async fn delete_all(&self, moves: &[Move]) -> Result<()> {
         let work = moves.iter().cloned().map(|step| async move {
             match self.store.delete(&step.from, Some(&step.version.etag)).await {
                 Ok(()) | Err(Error::NotFound) => Ok(()),

@@ -11,6 +11,7 @@ mod common;
 mod conflicts;
 mod copies;
 mod crash;
+mod crash_rename;
 mod disk_cache;
 mod faults;
 mod metadata;

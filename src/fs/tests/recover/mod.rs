@@ -1,9 +1,10 @@
 //! What a run leaves when it is killed, and what the next one makes of it.
 //!
 //! Owns the runs that are killed: the next one starts on a copy of what their stage held at that moment. What another writer
-//! has to do with it is in `others`.
+//! has to do with it is in `others`, renames of directories are in `renames`.
 
 mod others;
+mod renames;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
