@@ -115,6 +115,71 @@ fn what_another_client_stores_after_a_killed_rename_is_not_lost() {
     }
 }
 
+#[test]
+fn a_rename_that_was_answered_is_not_touched_after_a_kill() {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let mut mount = server.mount();
+    for name in ["d/f", "good/f"] {
+        server.objects().put(name, name);
+    }
+    mount.sh("mv good better");
+    server.objects().put("good/f", "made anew");
+    let refused = FaultKind::Answer { status: 403, code: "AccessDenied".to_owned() };
+    server.demo().add_fault(Fault::new(refused).on(Operation::DeleteObject));
+    assert!(std::fs::rename(mount.path("d"), mount.path("e")).is_err());
+    server.demo().clear_faults();
+    let before = server.objects().list();
+    assert_eq!(before, ["better/f", "d/f", "e/f", "good/f"]);
+    mount.kill();
+    mount.mount_again();
+    assert_eq!(server.objects().list(), before);
+    mount.unmount();
+    assert_eq!(mount.recover(&[]).1, "nothing is left\n");
+}
+
+#[test]
+fn a_file_not_stored_yet_goes_with_its_directory_whose_rename_was_killed() {
+    for operation in [Operation::CopyObject, Operation::DeleteObject] {
+        let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+        let mut mount = server.mount();
+        server.objects().put("d/old", "old");
+        server.objects().put("d/changed", "before");
+        let refused = FaultKind::Answer { status: 403, code: "AccessDenied".to_owned() };
+        server.demo().add_fault(Fault::new(refused).on(Operation::PutObject));
+        for name in ["d/fresh", "d/changed"] {
+            // Its close fails, which this does not tell.
+            std::fs::write(mount.path(name), name).expect("written");
+        }
+        let fired = server.demo().faults_fired();
+        server.demo().add_fault(Fault::new(FaultKind::DropBeforeApply).on(operation));
+        let undisturbed = undisturbed();
+        let (from, to) = (mount.path("d"), mount.path("e"));
+        let rename = std::thread::spawn(move || std::fs::rename(from, to));
+        let reached = if operation == Operation::CopyObject { 2 } else { 4 };
+        eventually("the rename is under way", || {
+            server.demo().faults_fired() > fired
+                && server.objects().list().len() == reached
+                && record(&mount.local().join("stage")).is_some()
+        });
+        signal(mount.pid(), libc::SIGKILL);
+        assert!(rename.join().expect("no panic").is_err(), "the rename was answered");
+        drop(undisturbed);
+        mount.kill();
+        server.demo().clear_faults();
+        mount.mount_again();
+        eventually("all is stored", || {
+            server.objects().list() == ["e/changed", "e/fresh", "e/old"]
+                && server.objects().text("e/changed") == "d/changed"
+        });
+        assert_eq!(
+            (server.objects().text("e/fresh"), server.objects().text("e/old")),
+            ("d/fresh".into(), "old".into())
+        );
+        mount.unmount();
+        assert_eq!(mount.recover(&[]).1, "nothing is left\n", "{operation:?}");
+    }
+}
+
 /// The record of the rename, somewhere below the stage.
 fn record(dir: &Path) -> Option<PathBuf> {
     let entries = std::fs::read_dir(dir).expect("readable").flatten().map(|entry| entry.path());

@@ -170,24 +170,40 @@ async fn what_another_client_stored_after_the_copies_were_made_is_neither_overwr
     assert!(rig.renames_left().is_empty());
 }
 
+/// The listing of the new place is old when it comes.
 #[tokio::test]
 async fn something_that_comes_to_the_new_place_while_the_rename_is_finished_stays() {
+    for copies_over in [false, true] {
+        let mut store = Fake::new(false);
+        store.copies_over = copies_over;
+        let rig = Rig::over(Arc::new(store), settings());
+        four_files(&rig);
+        let (rig, leftovers) = rig.killed_in_rename_leaving(Call::Copy, 4, 4).await;
+        let words = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
+        words[0].notify_one();
+        words.iter().for_each(|word| rig.store.next(Call::List, Fault::Late(word.clone())));
+        let lists = rig.store.count(Call::List);
+        let recovery = rig.fs.take_in_leftovers(leftovers);
+        let meanwhile = async {
+            until("it looks at both places", || rig.store.count(Call::List) == lists + 2).await;
+            rig.store.set("p/e/a", "theirs");
+            words[1].notify_one();
+        };
+        let (recovery, ()) = tokio::join!(recovery, meanwhile);
+        assert_eq!(recovery.unfinished(), Vec::<String>::new());
+        assert_eq!(rig.store.keys(), ["p/d/a", "p/e/a", "p/e/b", "p/e/c", "p/e/z"], "{copies_over}");
+        assert_eq!(rig.object("p/e/a").as_deref(), Some(&b"theirs"[..]), "{copies_over}");
+    }
+}
+
+#[tokio::test]
+async fn a_listing_that_fails_is_not_taken_for_an_empty_one() {
     let rig = Rig::new().await;
     four_files(&rig);
-    let (rig, leftovers) = rig.killed_in_rename_leaving(Call::Copy, 4, 4).await;
-    let word = Arc::new(tokio::sync::Notify::new());
-    (0..4).for_each(|_| rig.store.next(Call::Head, Fault::Late(word.clone())));
-    let heads = rig.store.count(Call::Head);
-    let recovery = rig.fs.take_in_leftovers(leftovers);
-    let meanwhile = async {
-        until("it copies", || rig.store.count(Call::Head) == heads + 4).await;
-        rig.store.set("p/e/a", "theirs");
-        word.notify_waiters();
-    };
-    let (recovery, ()) = tokio::join!(recovery, meanwhile);
-    assert_eq!(recovery.unfinished(), Vec::<String>::new());
-    assert_eq!(rig.store.keys(), ["p/d/a", "p/e/a", "p/e/b", "p/e/c", "p/e/z"]);
-    assert_eq!(rig.object("p/e/a").as_deref(), Some(&b"theirs"[..]));
+    let (rig, leftovers) = rig.killed_in_rename_leaving(Call::Delete, 4, 8).await;
+    rig.store.next(Call::List, Fault::Fail(down()));
+    let recovery = rig.fs.take_in_leftovers(leftovers).await;
+    assert_eq!((recovery.unfinished().len(), rig.renames_left().len(), rig.store.keys().len()), (1, 1, 8));
 }
 
 /// Without checksums, and with ETags that say nothing, a copy looks like anybody's object.
