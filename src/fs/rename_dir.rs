@@ -75,6 +75,8 @@ impl Filesystem {
         // The listing first: a lookup that finds no inode believes what it says.
         self.note_moved(from, to, Some(Listed { kind: Kind::Dir, version: None }))?;
         self.table.rename_dir(&closed, to.parent, to.name)?;
+        let moved =
+            moves.iter().filter_map(|step| Some((&step.from, (&step.version, moved.get(&step.from)?)))).collect();
         for owned in owned {
             self.settle_below(owned, &moved, (&old, &new))?;
         }
@@ -249,11 +251,11 @@ impl Filesystem {
         results.into_iter().collect()
     }
 
-    /// What a file below, at its new place already, stands for now.
+    /// What a file below, at its new place already, stands for now. `moved` has the version that was moved and its copy.
     fn settle_below(
         &self,
         owned: Owned,
-        moved: &HashMap<ObjectKey, Version>,
+        moved: &HashMap<&ObjectKey, (&Version, &Version)>,
         (old, new): (&DirPrefix, &DirPrefix),
     ) -> Result<()> {
         let prior = owned.prior()?.clone();
@@ -261,8 +263,11 @@ impl Filesystem {
         let rest = to.as_str().strip_prefix(new.as_str()).unwrap_or_default();
         let from = ObjectKey::from_store(format!("{}{rest}", old.as_str()));
         match (object_of(&prior), moved.get(&from)) {
-            (Some(_), Some(version)) => settle_moved(owned, prior, version.clone(), &to),
-            // Never in S3, or gone from there: dropping gives it back as it was, and the next question is asked of S3.
+            (Some(known), Some((source, copy))) if source.same_bytes(&known) => {
+                settle_moved(owned, prior, Version::clone(copy), &to)
+            }
+            // Never in S3, gone from there, or another client's by now: dropping gives it back as it was, so that a draft meets
+            // what it is not based on, and the next question is asked of S3.
             _ => {
                 if let Prior::Dirty(draft) = &prior {
                     note_place(draft, &to, &draft.origin);

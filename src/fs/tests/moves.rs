@@ -167,3 +167,36 @@ async fn bytes_that_were_stored_leave_the_stage_also_when_the_last_close_meets_a
     assert!(!is_staged(), "a file that nobody has open takes room in the stage");
     assert_eq!(rig.read(ino).await.expect("a read"), b"bytes");
 }
+
+/// The directory is moved with what stands in it, which is not what the draft was based on: its commit must not take that for
+/// its own base.
+#[tokio::test]
+async fn a_draft_below_a_directory_that_is_moved_does_not_replace_what_another_client_stored_before() {
+    let rig = Rig::with(no_cache()).await;
+    rig.store.set("p/d/f", "base");
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    let ino = rig.ino(dir, "f").await.expect("a file");
+    let fh = rig.open(ino, WRITE).await;
+    rig.fs.write(fh, 0, b"ours, longer").await.expect("a write");
+    rig.store.set("p/d/f", "theirs");
+    rig.fs.rename(Ino::ROOT, b"d", Ino::ROOT, b"e", RenameMode::Replace).await.expect("a rename");
+    assert!(matches!(rig.close(fh).await, Err(crate::error::Error::Stale)));
+    assert_eq!(rig.store.keys(), ["p/e/f"]);
+    assert_eq!(rig.object("p/e/f").as_deref(), Some(&b"theirs"[..]));
+}
+
+#[tokio::test]
+async fn a_file_below_a_directory_that_is_moved_shows_what_another_client_stored_before() {
+    let rig = Rig::with(no_cache()).await;
+    let dir = rig.mkdir(Ino::ROOT, "d").await;
+    let (_, fh) = rig.create(dir, "f").await;
+    rig.fs.write(fh, 0, b"ours, longer").await.expect("a write");
+    rig.fs.fsync(fh).await.expect("stored, with a copy here");
+    rig.store.set("p/d/f", "theirs");
+    rig.fs.rename(Ino::ROOT, b"d", Ino::ROOT, b"e", RenameMode::Replace).await.expect("a rename");
+    let dir = rig.ino(Ino::ROOT, "e").await.expect("the directory");
+    let ino = rig.ino(dir, "f").await.expect("the file");
+    assert_eq!(rig.read(ino).await.expect("a read"), b"theirs");
+    rig.fs.release(fh).await.expect("a release");
+    assert_eq!(rig.object("p/e/f").as_deref(), Some(&b"theirs"[..]));
+}
