@@ -197,12 +197,12 @@ fn sum(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> String {
 }
 
 /// The sum of an object of these two parts: only CRCs are of the whole.
-fn sum_of_parts(algorithm: ChecksumAlgorithm, first: &[u8], second: &[u8]) -> String {
+fn sum_of_parts(algorithm: ChecksumAlgorithm, parts: &[&[u8]]) -> String {
     if algorithm != Sha256 {
-        return sum(algorithm, &[first, second].concat());
+        return sum(algorithm, &parts.concat());
     }
-    let sums = [sha2::Sha256::digest(first), sha2::Sha256::digest(second)].concat();
-    format!("{}-2", sum(Sha256, &sums))
+    let sums: Vec<_> = parts.iter().map(sha2::Sha256::digest).collect();
+    format!("{}-{}", sum(Sha256, &sums.concat()), parts.len())
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn the_server_keeps_the_sum_that_was_asked_for() {
                 assert_eq!(case.kept(name_of), (name(algorithm), sum(algorithm, &bytes)));
             }
             case.by_parts(&bytes).await.unwrap();
-            let parts = sum_of_parts(algorithm, &bytes[..PART], &bytes[PART..]);
+            let parts = sum_of_parts(algorithm, &[&bytes[..PART], &bytes[PART..]]);
             assert_eq!(case.kept("parts"), (name(algorithm), parts));
             for name in ["memory", "file", "parts"] {
                 let read = collect(case.store.get(&key(name), None, None).await.unwrap()).await.unwrap();
@@ -254,22 +254,34 @@ fn copied_parts_are_summed_by_the_algorithm_that_was_asked_for() {
     for algorithm in NAMED {
         with(Checksums::Named(algorithm), async |case| {
             let bytes = pattern(PART);
-            let source = case.put("source", in_memory(&bytes)).await.unwrap();
+            let source = case.put("source", in_memory(&pattern(PART + 1))).await.unwrap();
             let copy = async |upload: &UploadId| {
                 let (number, range) = (PartNumber::from_index(0).unwrap(), ByteRange::new(0, PART as u64));
                 let (source, etag) = (key("source"), &source.etag);
                 case.store.upload_part_copy(&key("parts"), upload, number, &source, etag, Some(range)).await
             };
+            // All of a small object, which is the only part.
+            let small = case.put("small", in_memory(b"small")).await.unwrap();
+            let upload = case.begin(PartSource::Copies).await.unwrap();
+            let (number, from) = (PartNumber::from_index(0).unwrap(), key("small"));
+            let only =
+                case.store.upload_part_copy(&key("parts"), &upload, number, &from, &small.etag, None).await.unwrap();
+            case.store.complete_upload(&key("parts"), &upload, &[only], 5, None, &Expect::Any).await.unwrap();
+            assert_eq!(case.kept("parts"), (name(algorithm), sum_of_parts(algorithm, &[b"small"])));
             let upload = case.begin(PartSource::Copies).await.unwrap();
             let parts = [copy(&upload).await.unwrap(), case.part(&upload, 1, in_memory(b"tail")).await.unwrap()];
             case.complete(&upload, &parts, None).await.unwrap();
-            assert_eq!(case.kept("parts"), (name(algorithm), sum_of_parts(algorithm, &bytes, b"tail")));
+            assert_eq!(case.kept("parts"), (name(algorithm), sum_of_parts(algorithm, &[&bytes, b"tail"])));
             // A store that tells none would leave the object without.
             let untold = ("Checksum".to_owned(), "Unknown_".to_owned());
             case.line.spoil(Spoil { answer: Some(untold), body: None });
             let upload = case.begin(PartSource::Copies).await.unwrap();
             let untold = copy(&upload).await;
-            assert!(untold.is_err(), "{untold:?}");
+            assert!(matches!(untold, Err(Error::Unsupported(_))), "the caller sends the bytes: {untold:?}");
+            let refusal = FaultKind::Answer { status: 400, code: "InvalidArgument".to_owned() };
+            case.server.add_fault(Fault::new(refusal).on(Operation::UploadPartCopy).once());
+            let refused = copy(&upload).await;
+            assert!(matches!(refused, Err(Error::Unsupported(_))), "so does he then: {refused:?}");
         });
     }
 }
@@ -306,7 +318,7 @@ fn a_store_that_has_another_sum_than_was_sent_did_not_store_it() {
             let upload = case.begin(PartSource::Bodies).await.unwrap();
             let differs = case.part(&upload, 0, in_memory(&bytes)).await;
             assert!(matches!(differs, Err(Error::Corrupt(_))), "{differs:?}");
-            case.line.misquote(&sum_of_parts(algorithm, &bytes[..PART], &bytes[PART..]));
+            case.line.misquote(&sum_of_parts(algorithm, &[&bytes[..PART], &bytes[PART..]]));
             let differs = case.by_parts(&bytes).await;
             assert!(matches!(differs, Err(Error::Corrupt(_))), "{differs:?}");
         });

@@ -54,10 +54,15 @@ impl Sum {
         match algorithm {
             ChecksumAlgorithm::Crc64Nvme => crc64nvme.map(Sum::crc64nvme),
             ChecksumAlgorithm::Crc32c => {
-                let combined = sums().try_fold(0, |crc, part| {
+                let mut sums = sums().map(|part| {
                     let (size, sum) = part?;
-                    let next = u32::from_be_bytes(sum.try_into().ok()?);
-                    Some(crc_fast::checksum_combine(CRC32C, crc, next.into(), size))
+                    Some((size, u64::from(u32::from_be_bytes(sum.try_into().ok()?))))
+                });
+                // The size of the first part does not matter, and is not known of a copy that is the only one.
+                let (_, first) = sums.next()??;
+                let combined = sums.try_fold(first, |crc, part| {
+                    let (size, next) = part?;
+                    Some(crc_fast::checksum_combine(CRC32C, crc, next, size))
                 });
                 combined.map(Sum::crc32c)
             }
@@ -67,6 +72,16 @@ impl Sum {
                 Some(Sum { algorithm, text: format!("{text}-{}", parts.len()) })
             }
         }
+    }
+
+    /// It can be one: some stores tell other things in its place.
+    pub(super) fn is_well_formed(&self) -> bool {
+        let len = match self.algorithm {
+            ChecksumAlgorithm::Crc64Nvme => 8,
+            ChecksumAlgorithm::Crc32c => 4,
+            ChecksumAlgorithm::Sha256 => 32,
+        };
+        base64::decode(&self.text).is_ok_and(|sum| sum.len() == len)
     }
 
     fn is_of_parts(&self) -> bool {
@@ -183,6 +198,18 @@ mod tests {
         assert_eq!(sums[1], 0xe306_9283_u32.to_be_bytes());
         assert_eq!(sums[2][..4], [0x15, 0xe2, 0xb0, 0xd3]);
         assert_eq!(sums[2].len(), 32);
+    }
+
+    #[test]
+    fn what_can_not_be_a_sum_is_known_as_such() {
+        for algorithm in ALL {
+            let sum = Sum::of(algorithm, b"123456789");
+            assert!(sum.is_well_formed());
+            // versitygw tells another kind of sum of a copied part than the upload's.
+            for text in ["", "?", "AAAA", &sum.text[4..], &format!("{}-2", sum.text)] {
+                assert!(!Sum { algorithm, text: text.to_owned() }.is_well_formed(), "{text}");
+            }
+        }
     }
 
     #[test]

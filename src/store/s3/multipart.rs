@@ -4,6 +4,7 @@
 //! MinIO refuses a completion that lacks the sums after a start that named it, versitygw one that has them after
 //! a start that did not.
 
+use std::fmt::Display;
 use std::sync::atomic::Ordering;
 
 use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart};
@@ -136,17 +137,30 @@ impl S3Store {
             .copy_source_if_match(source_etag.quoted())
             .set_copy_source_range(range.map(|range| range.header()));
         let answer = request.customize().config_override(self.working()).send().await;
-        let answer = answer.map_err(|error| errors::read("UploadPartCopy", error))?;
+        let answer = match answer.map_err(|error| errors::read("UploadPartCopy", error)) {
+            Err(error @ Error::Server { status: 400, .. }) if self.is_named() => return Err(self.no_copies(&error)),
+            other => other?,
+        };
         let copied = answer.copy_part_result();
         let algorithm = self.algorithm_of_upload(PartSource::Copies);
         let checksum = copied.and_then(|copied| told_sum!(copied, algorithm));
-        if self.is_named() && checksum.is_none() {
+        if self.is_named() && !checksum.as_ref().is_some_and(Sum::is_well_formed) {
             // The whole object would go without, which nobody would notice.
-            return Err(Error::Corrupt("UploadPartCopy was answered without the checksum that was asked for".into()));
+            return Err(self.no_copies(&format!("UploadPartCopy was answered with {checksum:?} in its place")));
         }
         // A copy of all of an object is the only part: its size is not needed to combine sums.
         let size = range.map_or(0, |range| range.len());
         part("UploadPartCopy", (number, size), copied.and_then(|copied| copied.e_tag()), checksum)
+    }
+
+    /// A store that can't copy parts into an upload with the checksum that was asked for gets the bytes instead.
+    fn no_copies(&self, why: &dyn Display) -> Error {
+        if !self.refuses_sums.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "this store copies no parts into uploads with the checksum asked for, so all bytes go up: {why}"
+            );
+        }
+        Error::Unsupported("copying parts into an upload with the checksum that was asked for")
     }
 
     pub(super) async fn complete_multipart(
