@@ -19,7 +19,7 @@ use mounts::{Mounted, Program};
 use table::{Row, Table};
 
 const HELP: &str = "cargo bench --bench mount -- [--size 1GiB] [--latency 20ms] [--files 1000] [--names 10000] [--peers] \
-                    [--small]";
+                    [--small] [--only wire]";
 
 const BLOCK: usize = 1 << 20;
 
@@ -33,6 +33,8 @@ struct Plan {
     files: usize,
     names: usize,
     peers: bool,
+    /// Only the section about the rate of the wire.
+    only_wire: bool,
 }
 
 fn main() -> Result<(), Failure> {
@@ -61,7 +63,14 @@ fn main() -> Result<(), Failure> {
 
 /// Reads the arguments; `None` asks for help.
 fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure> {
-    let mut plan = Plan { size: 1 << 30, latency: Duration::from_millis(20), files: 1000, names: 10_000, peers: false };
+    let mut plan = Plan {
+        size: 1 << 30,
+        latency: Duration::from_millis(20),
+        files: 1000,
+        names: 10_000,
+        peers: false,
+        only_wire: false,
+    };
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
         let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
@@ -71,6 +80,10 @@ fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure
             "--files" => plan.files = value()?.parse()?,
             "--names" => plan.names = value()?.parse()?,
             "--peers" => plan.peers = true,
+            "--only" => match value()?.as_str() {
+                "wire" => plan.only_wire = true,
+                other => return Err(format!("there is no section {other}; {HELP}").into()),
+            },
             "--small" => {
                 plan = Plan { size: 32 << 20, latency: Duration::from_millis(2), files: 50, names: 500, ..plan };
             }
@@ -103,6 +116,9 @@ fn milliseconds(text: &str) -> Result<Duration, Failure> {
 fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failure> {
     let server = Server::start(ServerOptions::default())?;
     let bucket = server.bucket("bench");
+    if plan.only_wire {
+        return wire::measure(program, plan, &server, table);
+    }
     for number in 0..plan.names {
         bucket.put(&format!("names/name-{number:06}"), "x");
     }

@@ -185,7 +185,12 @@ fn from_the_disk(server: &Server, size: u64, table: &mut Table) -> Result<(), Fa
 /// What waits to be written would stay.
 fn drop_caches() -> bool {
     let written = std::process::Command::new("sync").status().is_ok_and(|status| status.success());
-    written && std::fs::write("/proc/sys/vm/drop_caches", "1").is_ok()
+    written && forget_clean_pages()
+}
+
+/// Drops what the kernel can read again.
+pub fn forget_clean_pages() -> bool {
+    std::fs::write("/proc/sys/vm/drop_caches", "1").is_ok()
 }
 
 fn largest_below(dir: &Path) -> Result<Option<PathBuf>, Failure> {

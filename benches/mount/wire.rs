@@ -1,6 +1,8 @@
 //! One large file read in order, beside the same SDK fetching the same object in parallel parts without a file system: how
 //! much of the wire's rate arrives at the program that reads.
 
+use std::fs::File;
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -8,8 +10,8 @@ use pailfs::demo::{Server, Shape};
 use pailfs::store::{AccessKeys, ObjectStore, StoreOptions, connect};
 use pailfs::types::{ByteRange, ObjectKey};
 
-use super::mounts::Program;
-use super::reads::step;
+use super::mounts::{Mounted, Program};
+use super::reads::{forget_clean_pages, step};
 use super::table::{Row, Table};
 use super::{Failure, Plan, content, read_large};
 
@@ -57,8 +59,43 @@ pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table
         let read = |root: &std::path::Path| read_large(&root.join("wire"), plan.size);
         step((program, server, table), (what, plan.size), read, |outcome| figure(outcome.time))?;
     }
+    server.set_shape(Shape::default());
+    if program == Program::Pailfs {
+        without_s3(server, plan.size, table)?;
+    }
     server.set_shape(Shape { first_byte: plan.latency, ..Shape::default() });
     server.bucket("bench").delete("wire");
+    Ok(())
+}
+
+/// The same read of a file whose bytes are all in the local machine's memory: what the kernel's FUSE alone leaves. Server,
+/// daemon, kernel and reader share the processors, so that with few of them a read from S3 takes the time of both together.
+fn without_s3(server: &Server, size: u64, table: &mut Table) -> Result<(), Failure> {
+    let bare = in_parts(server, size)?;
+    let mounted = Mounted::start(Program::Pailfs, server)?;
+    let path = mounted.root().join("held");
+    let mut held = File::create(&path)?;
+    let block = content(MIB);
+    for _ in 0..size / MIB {
+        held.write_all(&block)?;
+    }
+    // The kernel's own pages of the file go; those of the staged file wait to be written to the disk, and stay.
+    if !forget_clean_pages() {
+        eprintln!("the kernel's caches can't be dropped: reading without S3 is left out");
+        return Ok(());
+    }
+    let start = Instant::now();
+    read_large(&path, size / MIB * MIB)?;
+    let time = start.elapsed();
+    let both = bare.as_secs_f64() / (bare + time).as_secs_f64();
+    table.add(Row {
+        what: "read, staged, without S3".to_owned(),
+        program: Program::Pailfs.name(),
+        time,
+        bytes: size,
+        requests: Vec::new(),
+        figure: format!("{both:.2} of the SDK's rate is what both leave one after the other"),
+    });
     Ok(())
 }
 
