@@ -182,6 +182,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         is_aws: !custom,
         checksums,
         refuses_sums: AtomicBool::new(false),
+        told_of_copies: AtomicBool::new(false),
         attempt_timeout: options.attempt_timeout,
     })
 }

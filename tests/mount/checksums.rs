@@ -62,3 +62,19 @@ fn files_come_back_and_have_the_checksum_that_was_asked_for() {
         assert_eq!((server.demo().faults_fired(), read == fresh), (1, word != "off"), "{word}");
     }
 }
+
+/// As MinIO, which refuses to copy parts into uploads with a named sum.
+#[test]
+fn where_parts_can_not_be_copied_all_bytes_of_a_changed_file_go_up() {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let mount = server.mount_with(&["checksum=sha256", "part_size=5MiB"]);
+    let mut large = noise(2, 30 * MIB + 7);
+    std::fs::write(mount.path("large"), &large).expect("a large file is stored");
+    let refused = FaultKind::Answer { status: 400, code: "InvalidArgument".to_owned() };
+    server.demo().add_fault(Fault::new(refused).on(Operation::UploadPartCopy));
+    large[15 * MIB..][..5].copy_from_slice(b"other");
+    let file = std::fs::OpenOptions::new().write(true).open(mount.path("large")).expect("it opens");
+    file.write_all_at(b"other", 15 * MIB as u64).and_then(|()| file.sync_all()).expect("the change is stored");
+    assert!(server.demo().faults_fired() > 0);
+    assert_same_bytes("object", &server.objects().get("large").expect("an object"), &large);
+}

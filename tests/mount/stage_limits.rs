@@ -83,10 +83,15 @@ fn a_file_that_is_open_and_stored_makes_room_in_a_full_stage_and_stays_readable(
     let server = TestServer::start();
     let mount = server.mount_with(&["stage_limit=4MiB"]);
     let _undisturbed = undisturbed();
-    let first = noise(1, 3 * MIB);
+    makes_room_and_stays_readable(&server, &mount, 3 * MIB, 3 * MIB);
+}
+
+/// A file of `first` bytes that is stored and open gives its room to another of `second` bytes, and stays what it is.
+fn makes_room_and_stays_readable(server: &TestServer, mount: &Mount, first: usize, second: usize) {
+    let first = noise(1, first);
     let mut stored = File::create(mount.path("stored")).expect("a new file");
     stored.write_all(&first).and_then(|()| stored.sync_all()).expect("stored");
-    let second = noise(2, 3 * MIB);
+    let second = noise(2, second);
     std::fs::write(mount.path("other"), &second).expect("room is made");
     assert_same_bytes("what is open", &std::fs::read(mount.path("stored")).expect("a read"), &first);
     stored.write_all(b"more").expect("written");
@@ -139,17 +144,7 @@ fn a_file_that_is_open_and_stored_makes_room_on_a_disk_that_is_full() {
     let server = TestServer::start();
     let mount = Mount::start(&server, on_disk(&disk, &[]));
     let _undisturbed = undisturbed();
-    let first = noise(1, 5 * MIB);
-    let mut stored = File::create(mount.path("stored")).expect("a new file");
-    stored.write_all(&first).and_then(|()| stored.sync_all()).expect("stored");
-    let second = noise(2, 7 * MIB);
-    std::fs::write(mount.path("other"), &second).expect("room is made");
-    assert_same_bytes("what is open", &std::fs::read(mount.path("stored")).expect("a read"), &first);
-    stored.write_all(b"more").expect("written");
-    drop(stored);
-    let whole = [first, b"more".to_vec()].concat();
-    assert_same_bytes("object", &server.objects().get("stored").expect("an object"), &whole);
-    assert_same_bytes("object", &server.objects().get("other").expect("an object"), &second);
+    makes_room_and_stays_readable(&server, &mount, 5 * MIB, 7 * MIB);
 }
 
 #[test]

@@ -54,14 +54,11 @@ impl Sum {
         match algorithm {
             ChecksumAlgorithm::Crc64Nvme => crc64nvme.map(Sum::crc64nvme),
             ChecksumAlgorithm::Crc32c => {
-                let mut sums = sums().map(|part| {
+                let mut sums = sums();
+                // The sum of no bytes is 0.
+                let combined = sums.try_fold(0, |crc, part| {
                     let (size, sum) = part?;
-                    Some((size, u64::from(u32::from_be_bytes(sum.try_into().ok()?))))
-                });
-                // The size of the first part does not matter, and is not known of a copy that is the only one.
-                let (_, first) = sums.next()??;
-                let combined = sums.try_fold(first, |crc, part| {
-                    let (size, next) = part?;
+                    let next = u64::from(u32::from_be_bytes(sum.try_into().ok()?));
                     Some(crc_fast::checksum_combine(CRC32C, crc, next, size))
                 });
                 combined.map(Sum::crc32c)

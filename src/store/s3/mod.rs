@@ -51,6 +51,8 @@ pub struct S3Store {
     pub(super) checksums: Checksums,
     /// This store was seen to refuse uploads that name a checksum algorithm, and to take them without.
     pub(super) refuses_sums: AtomicBool,
+    /// It was said that this store copies no parts into uploads with a named checksum: once is enough.
+    pub(super) told_of_copies: AtomicBool,
     pub(super) attempt_timeout: Duration,
 }
 

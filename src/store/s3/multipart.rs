@@ -155,7 +155,7 @@ impl S3Store {
 
     /// A store that can't copy parts into an upload with the checksum that was asked for gets the bytes instead.
     fn no_copies(&self, why: &dyn Display) -> Error {
-        if !self.refuses_sums.swap(true, Ordering::Relaxed) {
+        if !self.told_of_copies.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "this store copies no parts into uploads with the checksum asked for, so all bytes go up: {why}"
             );

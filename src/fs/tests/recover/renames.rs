@@ -132,14 +132,19 @@ fn four_files(rig: &Rig) {
     }
 }
 
+/// Killed when all were copied, with a store whose copies do or don't overwrite what is there.
+async fn four_files_copied(copies_over: bool) -> (Rig, Vec<Leftover>) {
+    let mut store = Fake::new(false);
+    store.copies_over = copies_over;
+    let rig = Rig::over(Arc::new(store), settings());
+    four_files(&rig);
+    rig.killed_in_rename_leaving(Call::Copy, 4, 4).await
+}
+
 #[tokio::test]
 async fn what_another_client_stored_before_the_copies_were_made_is_neither_overwritten_nor_removed() {
     for copies_over in [false, true] {
-        let mut store = Fake::new(false);
-        store.copies_over = copies_over;
-        let rig = Rig::over(Arc::new(store), settings());
-        four_files(&rig);
-        let (rig, leftovers) = rig.killed_in_rename_leaving(Call::Copy, 4, 4).await;
+        let (rig, leftovers) = four_files_copied(copies_over).await;
         rig.store.set("p/e/a", "theirs");
         rig.store.set("p/d/b", "newer");
         rig.store.remove("p/d/c");
@@ -174,11 +179,7 @@ async fn what_another_client_stored_after_the_copies_were_made_is_neither_overwr
 #[tokio::test]
 async fn something_that_comes_to_the_new_place_while_the_rename_is_finished_stays() {
     for copies_over in [false, true] {
-        let mut store = Fake::new(false);
-        store.copies_over = copies_over;
-        let rig = Rig::over(Arc::new(store), settings());
-        four_files(&rig);
-        let (rig, leftovers) = rig.killed_in_rename_leaving(Call::Copy, 4, 4).await;
+        let (rig, leftovers) = four_files_copied(copies_over).await;
         let words = [(); 2].map(|()| Arc::new(tokio::sync::Notify::new()));
         words[0].notify_one();
         words.iter().for_each(|word| rig.store.next(Call::List, Fault::Late(word.clone())));
