@@ -7,6 +7,7 @@ mod mounts;
 mod reads;
 mod table;
 mod wire;
+mod writes;
 
 use std::fs::File;
 use std::io::{Read, Write};
@@ -19,11 +20,18 @@ use mounts::{Mounted, Program};
 use table::{Row, Table};
 
 const HELP: &str = "cargo bench --bench mount -- [--size 1GiB] [--latency 20ms] [--files 1000] [--names 10000] [--peers] \
-                    [--small] [--only wire]";
+                    [--small] [--only wire|writes]";
 
 const BLOCK: usize = 1 << 20;
 
 type Failure = Box<dyn std::error::Error>;
+
+/// A part of the table that can be asked for alone.
+#[derive(Clone, Copy, Debug)]
+enum Section {
+    Wire,
+    Writes,
+}
 
 /// How much of everything.
 #[derive(Clone, Debug)]
@@ -33,8 +41,8 @@ struct Plan {
     files: usize,
     names: usize,
     peers: bool,
-    /// Only the section about the rate of the wire.
-    only_wire: bool,
+    /// Only this section.
+    only: Option<Section>,
 }
 
 fn main() -> Result<(), Failure> {
@@ -69,7 +77,7 @@ fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure
         files: 1000,
         names: 10_000,
         peers: false,
-        only_wire: false,
+        only: None,
     };
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
@@ -81,7 +89,8 @@ fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure
             "--names" => plan.names = value()?.parse()?,
             "--peers" => plan.peers = true,
             "--only" => match value()?.as_str() {
-                "wire" => plan.only_wire = true,
+                "wire" => plan.only = Some(Section::Wire),
+                "writes" => plan.only = Some(Section::Writes),
                 other => return Err(format!("there is no section {other}; {HELP}").into()),
             },
             "--small" => {
@@ -116,8 +125,10 @@ fn milliseconds(text: &str) -> Result<Duration, Failure> {
 fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failure> {
     let server = Server::start(ServerOptions::default())?;
     let bucket = server.bucket("bench");
-    if plan.only_wire {
-        return wire::measure(program, plan, &server, table);
+    match plan.only {
+        Some(Section::Wire) => return wire::measure(program, plan, &server, table),
+        Some(Section::Writes) => return writes::measure(program, plan, &server, table),
+        None => {}
     }
     for number in 0..plan.names {
         bucket.put(&format!("names/name-{number:06}"), "x");
@@ -176,7 +187,8 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
     bucket.delete("large");
     step(&format!("list {} names", plan.names), 0, "", &|root| list(&root.join("names"), plan.names))?;
     reads::measure(program, plan, &server, table)?;
-    wire::measure(program, plan, &server, table)
+    wire::measure(program, plan, &server, table)?;
+    writes::measure(program, plan, &server, table)
 }
 
 fn requests(counters: &Counters) -> Vec<(String, u64)> {

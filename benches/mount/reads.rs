@@ -41,12 +41,23 @@ pub struct Outcome {
 
 /// Runs one step on a mount of its own.
 pub fn step(
-    (program, server, table): (Program, &Server, &mut Table),
-    (what, bytes): (&str, u64),
+    place: (Program, &Server, &mut Table),
+    what: (&str, u64),
     work: impl Fn(&Path) -> Result<(), Failure>,
     figure: impl Fn(&Outcome) -> String,
 ) -> Result<(), Failure> {
-    let mounted = Mounted::start(program, server)?;
+    step_with(place, what, "", work, figure)
+}
+
+/// As [`step`], with more options of the mount, each after a comma.
+pub fn step_with(
+    (program, server, table): (Program, &Server, &mut Table),
+    (what, bytes): (&str, u64),
+    more: &str,
+    work: impl Fn(&Path) -> Result<(), Failure>,
+    figure: impl Fn(&Outcome) -> String,
+) -> Result<(), Failure> {
+    let mounted = Mounted::start_with(program, server, more)?;
     server.reset_counters();
     let start = Instant::now();
     work(mounted.root())?;
@@ -256,7 +267,8 @@ fn read_by_threads(dir: &Path, files: usize) -> Result<(), Failure> {
     })
 }
 
-fn in_threads(count: usize, work: impl Fn(usize) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
+/// So many threads, each with its number; the first failure is given.
+pub fn in_threads(count: usize, work: impl Fn(usize) -> Result<(), Failure> + Sync) -> Result<(), Failure> {
     let work = &work;
     std::thread::scope(|scope| {
         let threads: Vec<_> =

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, TryStreamExt, stream};
 use pailfs::demo::{Server, Shape};
+use pailfs::error::Error;
 use pailfs::store::{AccessKeys, ObjectStore, StoreOptions, connect};
 use pailfs::types::{ByteRange, ObjectKey};
 
@@ -18,13 +19,13 @@ use super::{Failure, Plan, content, read_large};
 const MIB: u64 = 1 << 20;
 
 /// Largest piece that pailfs fetches with one request.
-const PART: u64 = 8 * MIB;
+pub const PART: u64 = 8 * MIB;
 
 /// Connections of the default window: `read_ahead` in such pieces.
-const CONNECTIONS: u64 = 8;
+pub const CONNECTIONS: u64 = 8;
 
 /// What one connection carries where that is limited, in bytes a second.
-const RATE: u64 = 90_000_000;
+pub const RATE: u64 = 90_000_000;
 
 /// Without a limit, then with latency and limited connections.
 pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table) -> Result<(), Failure> {
@@ -99,9 +100,13 @@ fn without_s3(server: &Server, size: u64, table: &mut Table) -> Result<(), Failu
     Ok(())
 }
 
-/// How long the SDK alone takes.
-fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+/// What the SDK runs on: as many workers as a mount has.
+pub fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?)
+}
+
+/// The SDK alone. Its connections are made before a clock runs, as a mount's are.
+pub async fn store(server: &Server) -> Result<impl ObjectStore + use<>, Failure> {
     let options = StoreOptions {
         bucket: "bench".to_owned(),
         region: Some(server.region().to_owned()),
@@ -112,11 +117,18 @@ fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
         }),
         ..StoreOptions::default()
     };
-    runtime.block_on(async {
-        let store = connect(&options).await?;
+    let store = connect(&options).await?;
+    match store.head(&ObjectKey::from_store("nothing".to_owned())).await {
+        Ok(_) | Err(Error::NotFound) => Ok(store),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// How long the SDK alone takes.
+fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
+    runtime()?.block_on(async {
+        let store = store(server).await?;
         let key = ObjectKey::from_store("wire".to_owned());
-        // Connections are made before the clock runs, as a mount's are.
-        store.head(&key).await?;
         let start = Instant::now();
         let parts = (0..size.div_ceil(PART)).map(|index| {
             let range = ByteRange::at(index * PART, PART).intersect(ByteRange::new(0, size));
