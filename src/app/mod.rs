@@ -3,6 +3,7 @@
 //! Owns: what happens in which order when a mount starts and ends, going to the background, signals, the log, and
 //! the sentences and exit codes that a user gets. Knows nothing of single operations or of S3 requests.
 
+pub mod control;
 pub mod daemon;
 #[cfg(feature = "demo")]
 mod demo;
@@ -13,6 +14,8 @@ mod process;
 mod recover;
 mod recover_rename;
 pub mod sentence;
+mod status;
+mod sync;
 mod umount;
 
 use std::ffi::OsString;
@@ -28,6 +31,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Request::Mount(config)) => mount::run(&config),
         Ok(Request::Fake) => ExitCode::SUCCESS,
         Ok(Request::Umount(request)) => umount::run(&request),
+        Ok(Request::Status(request)) => status::run(&request),
+        Ok(Request::Sync(request)) => sync::run(&request),
         Ok(Request::Recover(request)) => recover::run(&request),
         #[cfg(feature = "demo")]
         Ok(Request::Demo(request)) => demo::run(&request),

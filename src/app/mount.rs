@@ -5,10 +5,11 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
 
+use super::control::{Control, Subject};
 use super::daemon::{self, Readiness};
 use super::ending::{Ending, MountGuard};
 use super::logging;
@@ -19,9 +20,10 @@ use crate::cache::disk::DiskCache;
 use crate::config::{Audience, ChecksumPolicy, Config};
 use crate::fs::{Filesystem, Kept, Recovery};
 use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
+use crate::fuse::mountinfo::DeviceNumber;
 use crate::fuse::{self, SessionOptions, mountpoint};
 use crate::stage::{Leftover, Stage};
-use crate::store::{Checksums, Limited, S3Store, StoreOptions, connect};
+use crate::store::{Checksums, Counted, Limited, S3Store, StoreOptions, connect};
 
 /// Requests in flight for all files together. A few sequential readers and writers with `concurrency` parts each
 /// fit in; a connection each is what a small machine still bears.
@@ -57,14 +59,14 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
     let stage = Stage::open_within(&config.stage, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
     let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
-    if !config.fs.read_only {
-        runtime.block_on(tell_of_conditions(&store, config));
-    }
+    let conditional_writes =
+        if config.fs.read_only { None } else { runtime.block_on(tell_of_conditions(&store, config)) };
     let signals = {
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
     };
-    let ended = serve_bucket(config, &place.path, (stage, cache), store, signals, &runtime, readiness);
+    let ended =
+        serve_bucket(config, &place.path, (stage, cache), (store, conditional_writes), signals, &runtime, readiness);
     // Whoever still waits for S3 is not waited for: what counts was committed or is kept in the stage.
     runtime.shutdown_background();
     ended
@@ -90,15 +92,25 @@ pub(super) async fn reach_bucket(config: &Config) -> Result<S3Store, Failure> {
 }
 
 /// Where writers can't be told of each other, that is said before anybody relies on it.
-async fn tell_of_conditions(store: &S3Store, config: &Config) {
+async fn tell_of_conditions(store: &S3Store, config: &Config) -> Option<bool> {
     match tokio::time::timeout(PROBE_LIMIT, store.heeds_conditions(config.source.prefix())).await {
-        Ok(Ok(true)) => {}
-        Ok(Ok(false)) => notice(
-            "this store ignores the conditions of writes: what another client writes to a file that is changed here is \
-             overwritten without an error, and an exclusive create can succeed twice",
-        ),
-        Ok(Err(error)) => tracing::debug!(%error, "whether this store looks at conditions is not known"),
-        Err(_) => tracing::debug!("whether this store looks at conditions was not answered in time"),
+        Ok(Ok(heeds)) => {
+            if !heeds {
+                notice(
+                    "this store ignores the conditions of writes: what another client writes to a file that is changed \
+                     here is overwritten without an error, and an exclusive create can succeed twice",
+                );
+            }
+            Some(heeds)
+        }
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "whether this store looks at conditions is not known");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("whether this store looks at conditions was not answered in time");
+            None
+        }
     }
 }
 
@@ -125,20 +137,23 @@ fn serve_bucket(
     config: &Config,
     path: &std::path::Path,
     ((stage, leftovers), cache): ((Stage, Vec<Leftover>), Option<DiskCache>),
-    store: S3Store,
+    (s3, conditional_writes): (S3Store, Option<bool>),
     mut signals: Signals,
     runtime: &Runtime,
     readiness: &mut Readiness,
 ) -> Result<(), Failure> {
     let options = store_options(config);
-    let store = Arc::new(Limited::new(Arc::new(store), options.max_requests));
+    let s3 = Arc::new(s3);
+    // Counted below the limit: the time until an answer is S3's, without the wait for a turn.
+    let counted = Arc::new(Counted::new(s3.clone()));
+    let store = Arc::new(Limited::new(counted.clone(), options.max_requests));
     let handle = runtime.handle().clone();
     if let Some(cache) = cache.clone() {
         // Mounting does not wait for it, nor does the end of the mount.
         handle.spawn_blocking(move || cache.survey());
     }
     let (settings, prefix) = (config.fs.clone(), config.source.prefix().clone());
-    let filesystem = Filesystem::with_cache(settings, prefix, store, (stage, cache), handle.clone());
+    let filesystem = Filesystem::with_cache(settings, prefix, store, (stage, cache.clone()), handle.clone());
     let recovery = runtime.block_on(recovery(config, &filesystem, leftovers, &mut signals))?;
     let source = config.source.typed();
     let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };
@@ -153,8 +168,30 @@ fn serve_bucket(
     tracing::info!("{source} is mounted on {}", path.display());
     tell_recovery(&recovery, config);
     filesystem.recover(recovery);
+    let subject = Subject {
+        filesystem: filesystem.clone(),
+        config: config.clone(),
+        mountpoint: path.to_owned(),
+        counted,
+        store: s3,
+        cache,
+        conditional_writes,
+        since: Instant::now(),
+    };
+    let _control = listen(subject, mounted.device(), runtime);
     readiness.announce()?;
     runtime.block_on(Ending { config, filesystem, guard, signals }.wait(served))
+}
+
+/// A mount works without answering questions.
+fn listen(subject: Subject, device: DeviceNumber, runtime: &Runtime) -> Option<Control> {
+    match Control::listen(subject, device, runtime.handle()) {
+        Ok(control) => Some(control),
+        Err(error) => {
+            tracing::warn!("there is no control socket, so that status and sync won't work: {error}");
+            None
+        }
+    }
 }
 
 /// What is done about files and renames of earlier runs, before the first operation can come. A rename of many objects takes its

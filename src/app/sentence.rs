@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use super::control::Trouble;
 use crate::config::{Config, UsageError};
 use crate::error::Error;
 use crate::fuse::mount::MountError;
@@ -83,6 +84,16 @@ impl Failure {
 impl From<UsageError> for Failure {
     fn from(error: UsageError) -> Self {
         Failure::new(Status::Usage, error.to_string())
+    }
+}
+
+impl From<Trouble> for Failure {
+    fn from(trouble: Trouble) -> Self {
+        let status = match &trouble {
+            Trouble::NotMounted(_) | Trouble::NoSocket(_) => Status::Usage,
+            Trouble::NoTable(_) | Trouble::Silent(..) => Status::System,
+        };
+        Failure::new(status, trouble.to_string())
     }
 }
 

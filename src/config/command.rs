@@ -13,6 +13,7 @@ use super::defaults::endpoint_of_environment;
 use super::definition::{command, helper_command};
 use super::demo::{self, DemoRequest};
 use super::recover::{self, RecoverRequest};
+use super::status::{self, StatusRequest, SyncRequest};
 use super::table::{self, OPTIONS};
 use super::{Config, UsageError};
 
@@ -25,6 +26,10 @@ pub enum Request {
     Fake,
     /// Unmount.
     Umount(UmountRequest),
+    /// Tell what a mount is doing.
+    Status(StatusRequest),
+    /// Wait until everything is stored.
+    Sync(SyncRequest),
     /// What killed mounts left.
     Recover(RecoverRequest),
     /// The demonstration.
@@ -45,7 +50,7 @@ pub struct UmountRequest {
 /// Names under which mount(8) calls us.
 const HELPER_NAMES: [&str; 2] = ["mount.pailfs", "mount.fuse.pailfs"];
 
-const COMMANDS: [&str; 5] = ["mount", "umount", "recover", "demo", "help"];
+const COMMANDS: [&str; 7] = ["mount", "umount", "status", "sync", "recover", "demo", "help"];
 
 /// Reads a whole argv.
 ///
@@ -77,6 +82,8 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
             mountpoint: absolute(matches, "MOUNTPOINT")?,
             lazy: matches.get_flag("lazy"),
         })),
+        Some(("status", matches)) => status::status_request(matches).map(Request::Status),
+        Some(("sync", matches)) => status::sync_request(matches).map(Request::Sync),
         Some(("recover", matches)) => recover_request(matches).map(Request::Recover),
         Some(("demo", matches)) => demo::request(matches).map(Request::Demo),
         _ => Err(UsageError::new("no command; 'pailfs --help' lists them")),
@@ -272,6 +279,8 @@ mod tests {
             (&["pailfs", "s3://bucket", "/mnt", "-x"], "-x"),
             (&["pailfs", "demo"], "demo needs a directory"),
             (&["pailfs", "umount"], "missing"),
+            (&["pailfs", "sync"], "missing"),
+            (&["pailfs", "sync", "/mnt", "--timeout", "soon"], "no number of seconds"),
             (&["pailfs", "recover", "--upload"], "needs a source"),
             (&["pailfs", "recover", "s3://bucket", "--discard"], "say --all"),
             (&["pailfs", "recover", "s3://bucket", "--upload", "--to", "x"], "name that one file"),

@@ -7,7 +7,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 
 use super::table::{Fallback, Kind, OPTIONS, OptionSpec};
-use super::{demo, recover};
+use super::{demo, recover, status};
 
 pub(super) fn command() -> Command {
     Command::new("pailfs")
@@ -21,10 +21,12 @@ pub(super) fn command() -> Command {
         .subcommand(mount_command())
         .subcommand(
             Command::new("umount")
-                .about("Unmount a pailfs mount")
+                .about("Wait until everything that was closed is in S3, and unmount")
                 .arg(path("MOUNTPOINT").help("Where it is mounted"))
                 .arg(switch("lazy", 'l').help("Also when busy: detach now, end when the last file is closed")),
         )
+        .subcommand(status::status_command())
+        .subcommand(status::sync_command())
         .subcommand(recover::command())
         .subcommand(demo::command())
 }

@@ -14,6 +14,7 @@ mod option_list;
 mod recover;
 mod settings;
 mod source;
+mod status;
 mod table;
 mod value;
 
@@ -31,6 +32,7 @@ pub use settings::{
     SetattrPolicy, StageSettings, TransferSettings,
 };
 pub use source::Source;
+pub use status::{StatusRequest, SyncRequest};
 pub use table::{Fallback, Group, Kind, OPTIONS, OptionSpec, find as find_option, nearest as nearest_option};
 
 /// What was asked makes no sense: one sentence that names what was wrong and what to do.

@@ -132,7 +132,7 @@ pub(super) fn size(text: &str) -> Option<u64> {
     number.checked_mul(factor)
 }
 
-fn seconds(text: &str) -> Option<Duration> {
+pub(super) fn seconds(text: &str) -> Option<Duration> {
     let number = text.strip_suffix('s').unwrap_or(text);
     if !number.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
         return None;

@@ -3,11 +3,12 @@
 //! Owns which drafts may be published at the end. A file that a program still has open for writing is not: half a file under its
 //! final key is worse than a file that waits in the stage.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 
 use super::Filesystem;
 use super::commit::Scope;
@@ -29,6 +30,16 @@ pub struct Drained {
     pub left: Vec<(String, Error)>,
     /// Files that programs had open and had not closed or synced; they stay in the stage.
     pub open: Vec<String>,
+}
+
+impl Drained {
+    fn add(&mut self, path: String, outcome: Result<bool>) {
+        match outcome {
+            Ok(true) => self.committed += 1,
+            Ok(false) => self.open.push(path),
+            Err(error) => self.left.push((path, error)),
+        }
+    }
 }
 
 /// Whether programs may still hold files open.
@@ -64,29 +75,51 @@ impl Filesystem {
                 }
             }
         }
-        let deadline = tokio::time::Instant::now() + limit;
-        let work = closed.into_iter().map(|inode| async move {
-            let path = self.table.path_of(inode.ino());
-            let done = tokio::time::timeout_at(deadline, self.commit_afresh(&inode, holders)).await;
-            (inode, path, done.unwrap_or_else(|_| Err(Error::Timeout("the commit took too long".into()))))
-        });
-        let mut results = stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1));
+        let mut results = pin!(self.commit_each(closed, limit, holders));
         while let Some((inode, path, result)) = results.next().await {
-            match result {
-                Ok(true) => outcome.committed += 1,
-                Ok(false) => {
-                    self.keep(&inode).await;
-                    outcome.open.push(path);
-                }
-                Err(error) => {
-                    self.keep(&inode).await;
-                    outcome.left.push((path, error));
-                }
+            if !matches!(result, Ok(true)) {
+                self.keep(&inode).await;
             }
+            outcome.add(path, result);
         }
         self.transfer.uploads_gone(UPLOADS_LIMIT.min(limit)).await;
         self.transfer.kept(KEPT_LIMIT.min(limit)).await;
         outcome
+    }
+
+    /// Commits everything that is closed, for at most `limit`, while the mount goes on being used: what is closed later is not
+    /// waited for. Files that are open for writing are named, and left as they are.
+    pub async fn sync(self: &Arc<Self>, limit: Duration) -> Drained {
+        let mut outcome = Drained::default();
+        let mut closed = Vec::new();
+        for inode in self.table.all() {
+            match dirtiness(&inode, Holders::Possible) {
+                Dirtiness::Clean => {}
+                Dirtiness::Closed => closed.push(inode),
+                Dirtiness::Open => outcome.open.push(self.table.path_of(inode.ino())),
+            }
+        }
+        let mut results = pin!(self.commit_each(closed, limit, Holders::Possible));
+        while let Some((_, path, result)) = results.next().await {
+            outcome.add(path, result);
+        }
+        outcome
+    }
+
+    /// Commits files, several at once; false for one that is open for writing by then.
+    fn commit_each(
+        self: &Arc<Self>,
+        files: Vec<Arc<Inode>>,
+        limit: Duration,
+        holders: Holders,
+    ) -> impl Stream<Item = (Arc<Inode>, String, Result<bool>)> {
+        let deadline = tokio::time::Instant::now() + limit;
+        let work = files.into_iter().map(move |inode| async move {
+            let path = self.table.path_of(inode.ino());
+            let done = tokio::time::timeout_at(deadline, self.commit_afresh(&inode, holders)).await;
+            (inode, path, done.unwrap_or_else(|_| Err(Error::Timeout("the commit took too long".into()))))
+        });
+        stream::iter(work).buffer_unordered(self.settings.transfer.concurrency.max(1))
     }
 
     /// A commit that is under way was begun when things may have been worse: its failure is not the last word. False for a file

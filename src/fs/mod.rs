@@ -34,6 +34,7 @@ mod rename_recover;
 mod reply;
 mod room;
 mod send_ahead;
+mod status;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -56,6 +57,7 @@ pub use recover::{Kept, Recovery};
 pub use refused::{Refused, WireAnswer};
 pub use rename::RenameMode;
 pub use reply::{Created, DirEntry, Entry, EntryName, Opened, Statistics};
+pub use status::{Description, Standing, Taken, Unstored};
 
 /// One mounted filesystem.
 #[derive(Debug)]

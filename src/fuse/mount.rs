@@ -208,6 +208,11 @@ impl MountHandle {
         &self.mountpoint
     }
 
+    /// Its device number.
+    pub fn device(&self) -> DeviceNumber {
+        self.device
+    }
+
     /// True while the mount table shows our device on top at our path.
     pub fn is_current(&self) -> bool {
         matches!(mountinfo::top_at(&self.mountpoint), Ok(Some(entry)) if entry.is_pailfs() && entry.device == self.device)

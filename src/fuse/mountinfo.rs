@@ -35,6 +35,8 @@ pub struct Entry {
     pub filesystem: String,
     /// Source, as given to mount(2).
     pub source: String,
+    /// Of a FUSE mount, who made it; else 0.
+    pub user: u32,
 }
 
 impl Entry {
@@ -65,7 +67,10 @@ fn parse_line(line: &[u8]) -> Option<Entry> {
     fields.by_ref().skip(1).find(|field| *field == b"-")?;
     let filesystem = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
     let source = String::from_utf8_lossy(&unescape(fields.next()?)).into_owned();
-    Some(Entry { device, mountpoint, filesystem, source })
+    let options = fields.next().unwrap_or_default().split(|byte| *byte == b',');
+    let user = options.filter_map(|option| option.strip_prefix(b"user_id=")).next();
+    let user = user.and_then(|id| std::str::from_utf8(id).ok()?.parse().ok()).unwrap_or_default();
+    Some(Entry { device, mountpoint, filesystem, source, user })
 }
 
 /// Space, tab, newline, backslash and `#` stand as a backslash and three octal digits.
@@ -95,12 +100,11 @@ mod tests {
 
     #[test]
     fn a_line_gives_device_place_type_and_source() {
-        let line =
-            r"61 28 0:52 / /mnt/a\040b\134c rw,nosuid shared:3 master:1 - fuse.pailfs s3://b/p\040q rw,user_id=0";
+        let line = r"61 28 0:52 / /mnt/a\040b\134c rw,nosuid shared:3 master:1 - fuse.pailfs s3://b/p\040q rw,user_id=7,group_id=8";
         let entry = entry(line).expect("a line as the kernel writes it");
         assert_eq!((entry.device.major, entry.device.minor), (0, 52));
         assert_eq!(entry.mountpoint, Path::new(r"/mnt/a b\c"));
-        assert_eq!((entry.source.as_str(), entry.is_pailfs()), ("s3://b/p q", true));
+        assert_eq!((entry.source.as_str(), entry.is_pailfs(), entry.user), ("s3://b/p q", true, 7));
     }
 
     #[test]

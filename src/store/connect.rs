@@ -27,6 +27,7 @@ use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::ServiceConfigKey;
 
 use super::renew::Renewing;
+use super::s3::Attempts;
 use super::{S3Store, errors, trust};
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
@@ -173,7 +174,8 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         None if custom => configured.unwrap_or_else(|| HOME_REGION.to_owned()),
         None => find_region(&sdk, &options.bucket, configured).await?,
     };
-    let config = builder.region(Region::new(region.clone())).build();
+    let attempts = Attempts::default();
+    let config = builder.region(Region::new(region.clone())).interceptor(attempts.clone()).build();
     Ok(S3Store {
         client: Client::from_conf(config),
         bucket: options.bucket.clone(),
@@ -183,6 +185,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         checksums,
         refuses_sums: AtomicBool::new(false),
         told_of_copies: AtomicBool::new(false),
+        attempts,
         attempt_timeout: options.attempt_timeout,
     })
 }

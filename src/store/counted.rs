@@ -1,13 +1,15 @@
-//! A decorator: how many requests of each kind, and how many bytes.
+//! A decorator: how many requests of each kind, how many bytes, and how long the answers took.
 //!
 //! Counts what callers ask for: a retry inside the store below is no request of theirs.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
+use super::latency::Histogram;
 use super::{
     Attributes, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore, Operation,
     PartSource, UploadBody, UploadedPart,
@@ -55,6 +57,8 @@ struct Counters {
     failures: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
+    /// Until the answer; of a GET, until its body begins.
+    latency: Histogram,
 }
 
 impl Counters {
@@ -86,6 +90,12 @@ impl Counted {
         Counts(std::array::from_fn(|index| self.counters[index].read()))
     }
 
+    /// A time within which this share (0 to 1) of the answers came to requests of one operation: of a GET, until its body began.
+    /// `None` before the first one.
+    pub fn answered_within(&self, operation: Operation, share: f64) -> Option<Duration> {
+        self.counters[operation as usize].latency.within(share)
+    }
+
     /// Waits for the answer and counts it; `sent` bytes count when it is a success.
     async fn count<T>(
         &self,
@@ -95,7 +105,9 @@ impl Counted {
     ) -> Result<T> {
         let counters = &self.counters[operation as usize];
         counters.requests.fetch_add(1, Ordering::Relaxed);
+        let asked = Instant::now();
         let answer = answer.await;
+        counters.latency.add(asked.elapsed());
         match &answer {
             Ok(_) => counters.bytes_out.fetch_add(sent, Ordering::Relaxed),
             Err(_) => counters.failures.fetch_add(1, Ordering::Relaxed),

@@ -10,6 +10,7 @@ mod connect;
 mod counted;
 mod errors;
 mod faulty;
+mod latency;
 mod limited;
 mod operation;
 mod renew;

@@ -51,4 +51,24 @@ impl Operation {
         Operation::DeleteMany,
         Operation::Rename,
     ];
+
+    /// What S3 calls it.
+    pub fn s3_name(self) -> &'static str {
+        match self {
+            Operation::Head => "HeadObject",
+            Operation::Tags => "GetObjectTagging",
+            Operation::List => "ListObjectsV2",
+            Operation::Get => "GetObject",
+            Operation::Put => "PutObject",
+            Operation::CreateUpload => "CreateMultipartUpload",
+            Operation::UploadPart => "UploadPart",
+            Operation::UploadPartCopy => "UploadPartCopy",
+            Operation::CompleteUpload => "CompleteMultipartUpload",
+            Operation::AbortUpload => "AbortMultipartUpload",
+            Operation::Copy => "CopyObject",
+            Operation::Delete => "DeleteObject",
+            Operation::DeleteMany => "DeleteObjects",
+            Operation::Rename => "RenameObject",
+        }
+    }
 }

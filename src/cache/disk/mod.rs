@@ -84,6 +84,14 @@ impl DiskCache {
         (strong && version.size > 0).then(|| Arc::new(Entry::new(self.shared.clone(), key, version)))
     }
 
+    /// Bytes on the disk, of all mounts that share the directory, as last counted.
+    ///
+    /// # Errors
+    /// What the local file system gives.
+    pub fn used(&self) -> io::Result<u64> {
+        self.shared.room.turn()?.used()
+    }
+
     /// Counts what is there, for the limits. May take long: for a thread of its own.
     pub fn survey(&self) {
         if let Err(error) = self.shared.room.survey() {

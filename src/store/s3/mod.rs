@@ -4,6 +4,7 @@
 //! requests; `body` and `encoding` are how bytes, keys and metadata are written on the wire. Which endpoint and
 //! which credentials is decided in `connect`; what an error means, in `errors`.
 
+mod attempts;
 mod body;
 mod checksum;
 mod copy;
@@ -23,6 +24,8 @@ use aws_sdk_s3::Client;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::RequestPayer;
+
+pub(super) use attempts::Attempts;
 
 use super::connect::ask_first;
 use super::{
@@ -53,6 +56,7 @@ pub struct S3Store {
     pub(super) refuses_sums: AtomicBool,
     /// It was said that this store copies no parts into uploads with a named checksum: once is enough.
     pub(super) told_of_copies: AtomicBool,
+    pub(super) attempts: Attempts,
     pub(super) attempt_timeout: Duration,
 }
 
@@ -70,6 +74,11 @@ impl S3Store {
     /// The region that requests are signed for.
     pub fn region(&self) -> &str {
         &self.region
+    }
+
+    /// How often a request was sent once more, so far.
+    pub fn retries(&self) -> u64 {
+        self.attempts.retries()
     }
 
     /// Bodies carry sums of it. With any, whole objects are compared with theirs when they are read.
