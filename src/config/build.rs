@@ -190,6 +190,7 @@ impl Given {
             concurrency: self.number("concurrency").map_or(least.concurrency, |n| n as usize),
             read_ahead: self.number("read_ahead").unwrap_or(least.read_ahead),
             memory_limit: self.number("memory_limit").unwrap_or_else(memory_limit),
+            compare: self.choice("checksum") != "off",
         }
     }
 

@@ -134,11 +134,19 @@ pub struct TransferSettings {
     pub read_ahead: u64,
     /// `memory_limit` in bytes: of all read buffers together.
     pub memory_limit: u64,
+    /// What is read whole is compared with the store's checksums; not with `checksum=off`.
+    pub compare: bool,
 }
 
 impl Default for TransferSettings {
     fn default() -> Self {
-        TransferSettings { part_size: 8 << 20, concurrency: 8, read_ahead: 64 << 20, memory_limit: 256 << 20 }
+        TransferSettings {
+            part_size: 8 << 20,
+            concurrency: 8,
+            read_ahead: 64 << 20,
+            memory_limit: 256 << 20,
+            compare: true,
+        }
     }
 }
 

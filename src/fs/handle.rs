@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::readdir::DirStream;
 use super::{Filesystem, backing};
 use crate::error::{Error, Result};
-use crate::inode::{Backing, Draft, FileState, Phase, Pin};
+use crate::inode::{Backing, Draft, FileState, NodeData, Phase, Pin};
 use crate::transfer::{Cursor, ObjectReader};
 use crate::types::{Fh, Ino, ObjectKey, OpenIntent, Version};
 
@@ -25,6 +25,8 @@ pub(super) struct FileHandle {
     pub intent: OpenIntent,
     /// The inode's lineage at open: S3 holding other bytes than this mount wrote or saw then is ESTALE.
     pub lineage: u64,
+    /// The inode's count of times that the kernel's pages had to go, at open.
+    pub pages_dropped: u64,
     pub cursor: Cursor,
     /// What the kernel reads by itself through this handle.
     pub backing: Option<Arc<Backing>>,
@@ -51,6 +53,27 @@ impl FileHandle {
                 *slot = Some((key.clone(), version.clone(), reader.clone()));
                 reader
             }
+        }
+    }
+
+    /// The kernel may hold pages from now on that are as the file was when this was opened, unless some were wrong.
+    pub fn note_pages(&self, data: &mut NodeData) {
+        if data.pages_dropped == self.pages_dropped {
+            data.kernel_pages = Some(self.lineage);
+        }
+    }
+
+    /// Where bytes that were given through this handle are known to be wrong, the next open makes the kernel drop its pages.
+    pub fn distrust_wrong_pages(&self) {
+        let reader =
+            self.reader.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(.., reader)| reader.clone());
+        if !reader.is_some_and(|reader| reader.is_wrong()) {
+            return;
+        }
+        let mut data = self.pin.inode().lock();
+        if data.pages_dropped == self.pages_dropped {
+            data.pages_dropped += 1;
+            data.kernel_pages = None;
         }
     }
 
@@ -92,7 +115,7 @@ impl Filesystem {
         intent: OpenIntent,
         found: Option<Arc<Backing>>,
     ) -> Result<(Fh, Arc<FileHandle>, bool)> {
-        let (lineage, keep_cache, backing) = loop {
+        let (lineage, pages_dropped, keep_cache, backing) = loop {
             let settled = {
                 let mut data = pin.inode().lock();
                 if data.parted {
@@ -106,7 +129,8 @@ impl Filesystem {
                         let backing = backing::choose(&mut data, found)?;
                         data.opens.all += 1;
                         data.opens.writing += u32::from(intent.writes());
-                        break (data.lineage, data.kernel_pages == Some(data.lineage), backing);
+                        let keep_cache = data.kernel_pages == Some(data.lineage);
+                        break (data.lineage, data.pages_dropped, keep_cache, backing);
                     }
                 }
             };
@@ -114,7 +138,7 @@ impl Filesystem {
             drop(settled.wait().await);
         };
         let (cursor, reader) = (Cursor::default(), Mutex::default());
-        let handle = Arc::new(FileHandle { pin, intent, lineage, cursor, backing, reader });
+        let handle = Arc::new(FileHandle { pin, intent, lineage, pages_dropped, cursor, backing, reader });
         let mut handles = self.handles();
         let fh = handles.next();
         handles.files.insert(fh, handle.clone());

@@ -66,7 +66,12 @@ impl Filesystem {
             rounds += 1;
             match self.read_source(&handle, &source, range).await {
                 Err(Error::Stale) if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
-                outcome => return outcome,
+                outcome => {
+                    if outcome.is_err() {
+                        handle.distrust_wrong_pages();
+                    }
+                    return outcome;
+                }
             }
         }
     }
@@ -90,7 +95,7 @@ impl Filesystem {
         let mut data = handle.pin.inode().lock();
         if data.lineage == handle.lineage {
             // From the first read on, when the open is over for sure: until then it drops those of before.
-            data.kernel_pages = Some(handle.lineage);
+            handle.note_pages(&mut data);
         }
         let state = data.file()?;
         let located = |key: Result<ObjectKey>, version: &Version| Ok(Located { key: key?, version: version.clone() });
@@ -257,7 +262,7 @@ impl Filesystem {
         if data.lineage != handle.lineage {
             return Err(Error::Stale);
         }
-        data.kernel_pages = Some(handle.lineage);
+        handle.note_pages(&mut data);
         drop(data);
         Ok(handle)
     }

@@ -14,7 +14,7 @@ use crate::inode::{
     Attr, Body, DirBody, Event, FileState, Inode, Kind, Known, Listed, NodeData, Ownership, Pin, StoredAttributes,
 };
 use crate::store::{Attributes, ListRequest, ObjectInfo};
-use crate::types::{DirPrefix, Ino, Name, Version};
+use crate::types::{DirPrefix, Ino, Name, ObjectKey, Version};
 
 /// A lookup that is overtaken so often by changes of the name made here is given up.
 const OVERTAKEN_MAX: usize = 16;
@@ -182,7 +182,7 @@ impl Filesystem {
         let prefix = self.table.prefix_of(parent)?;
         match listed.kind {
             Kind::Dir => Ok(Found::Dir(self.marker(&prefix.dir(name)?).await?)),
-            Kind::File => match self.store.head(&prefix.file(name)?).await {
+            Kind::File => match self.head(&prefix.file(name)?).await {
                 Ok(info) => Ok(Found::File(info)),
                 Err(Error::NotFound) => self.probe(parent, name).await,
                 Err(error) => Err(error),
@@ -195,10 +195,10 @@ impl Filesystem {
         let prefix = self.table.prefix_of(parent)?;
         let key = prefix.file(name)?;
         let Ok(below) = prefix.dir(name) else {
-            return Self::file_or_nothing(self.store.head(&key).await);
+            return Self::file_or_nothing(self.head(&key).await);
         };
         let request = ListRequest { prefix: below.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
-        let (head, list) = tokio::join!(self.store.head(&key), self.store.list(request));
+        let (head, list) = tokio::join!(self.head(&key), self.store.list(request));
         let page = list?;
         let Some(first) = page.objects.first() else { return Self::file_or_nothing(head) };
         if head.is_ok() {
@@ -209,6 +209,13 @@ impl Filesystem {
             return Ok(Found::Dir(self.marker(&below).await?));
         }
         Ok(Found::Dir(None))
+    }
+
+    /// HEAD of a file, which also tells what its bytes are compared with when they are read.
+    pub(super) async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        let info = self.store.head(key).await?;
+        self.transfer.note_head(key, &info);
+        Ok(info)
     }
 
     fn file_or_nothing(head: Result<ObjectInfo>) -> Result<Found> {
@@ -377,7 +384,7 @@ impl Filesystem {
         let gone = match pin.inode().kind() {
             Kind::File => {
                 let key = self.table.key_of(pin.ino())?;
-                match self.store.head(&key).await {
+                match self.head(&key).await {
                     Ok(info) => {
                         let attributes = Some(Arc::new(info.attributes));
                         self.part_from_readers(pin, &info.version, asked)?;

@@ -71,6 +71,8 @@ pub struct NodeData {
     pub told: Option<u64>,
     /// The lineage whose pages the kernel may hold.
     pub kernel_pages: Option<u64>,
+    /// Grows when bytes that the kernel was given turn out to be wrong: reads of handles that are older say nothing of its pages.
+    pub pages_dropped: u64,
     /// Open handles, and how many of them may write.
     pub opens: Opens,
     /// What the kernel reads by itself, while a handle is open that was given it: all others must be given the same.
@@ -238,6 +240,7 @@ impl Inode {
             committed: None,
             told: None,
             kernel_pages: None,
+            pages_dropped: 0,
             opens: Opens::default(),
             backing: Weak::new(),
             body,

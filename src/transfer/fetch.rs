@@ -4,6 +4,7 @@
 //! the byte where it stopped, with pauses and a bounded number of tries. Knows nothing of who wants the bytes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -15,7 +16,7 @@ use crate::store::{BodyStream, GetReply};
 use crate::types::{ByteRange, ObjectKey, Version};
 
 /// An object up to this size comes whole: in one round trip, and compared with its checksum before a byte of it is given on.
-/// Of whole objects stores know the checksum, of ranges they don't.
+/// Of whole objects stores know the checksum, of ranges they don't: what becomes of those is told in `sums`.
 pub const WHOLE_MAX: u64 = 1 << 20;
 
 /// What to ask the store for, to have `range` of an object of `size` bytes: `None` is the whole.
@@ -31,6 +32,8 @@ pub(super) struct Source {
     pub(super) version: Version,
     /// Its place on the local disk, if there is a cache.
     pub(super) kept: Option<Kept>,
+    /// Something was fetched from the store.
+    fetched: Arc<AtomicBool>,
 }
 
 /// Why a try ended early.
@@ -44,7 +47,11 @@ enum Ended {
 impl Source {
     pub(super) fn new(shared: Arc<Shared>, key: ObjectKey, version: Version) -> Self {
         let kept = shared.keeping.as_ref().and_then(|keeping| keeping.entry(&key, &version));
-        Source { shared, key, version, kept }
+        Source { shared, key, version, kept, fetched: Arc::default() }
+    }
+
+    pub(super) fn has_fetched(&self) -> bool {
+        self.fetched.load(Ordering::Relaxed)
     }
 
     /// Fetches the bytes of `range`, gives them to `sink`, in order, with their offsets, and to the cache. `first` is an answer
@@ -59,6 +66,7 @@ impl Source {
         sink: &mut (dyn FnMut(u64, Bytes) -> Result<()> + Send),
     ) -> Result<()> {
         let patience = self.shared.patience;
+        self.fetched.store(true, Ordering::Relaxed);
         let (mut at, mut first) = (range.start, first);
         let (mut tries, mut fruitless) = (0, 0);
         let mut gatherer = self.kept.clone().map(|kept| Gatherer::new(kept, range.start));

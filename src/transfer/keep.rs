@@ -160,6 +160,16 @@ impl Kept {
         }
     }
 
+    /// Drops what is there of the version, which is wrong, and has nothing more kept through this place. The disk is waited for
+    /// as long as for a read; it goes on by itself after that.
+    pub async fn discard(&self) {
+        let entry = self.entry.clone();
+        let gone = self.keeping.runtime.spawn_blocking(move || entry.discard());
+        if tokio::time::timeout(READ_WAIT, gone).await.is_err() {
+            self.keeping.reads_late.note();
+        }
+    }
+
     async fn look(&self, range: ByteRange) -> Found {
         let entry = self.entry.clone();
         let found = self.keeping.in_time(move || entry.look(range)).await;

@@ -16,6 +16,7 @@ mod plan;
 mod reader;
 mod stream;
 mod strides;
+mod sums;
 mod tags;
 mod tasks;
 mod update;
@@ -36,7 +37,7 @@ use crate::config::TransferSettings;
 use crate::error::{Error, Result};
 use crate::inode::Attempt;
 use crate::stage::StagedFile;
-use crate::store::{Attributes, CopyAttributes, GetReply, ObjectStore};
+use crate::store::{Attributes, CopyAttributes, GetReply, ObjectInfo, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
 pub use cursor::Cursor;
@@ -67,6 +68,7 @@ struct Shared {
     patience: Patience,
     gates: hydrate::Gates,
     cursors: cursor::Cursors,
+    heard: sums::Heard,
     /// Multipart uploads of ours that may exist in the store.
     uploads: watch::Sender<usize>,
 }
@@ -150,6 +152,7 @@ impl Transfer {
             patience,
             gates: hydrate::Gates::default(),
             cursors: cursor::Cursors::default(),
+            heard: sums::Heard::default(),
             uploads: watch::Sender::new(0),
         });
         Arc::new(Transfer { shared, readers: Mutex::default() })
@@ -181,12 +184,17 @@ impl Transfer {
         }
     }
 
-    /// The reader of one version of an object, shared by all who read it.
+    /// Takes note of what HEAD said of an object, for whoever reads it next: it need not be asked for its checksum.
+    pub fn note_head(&self, key: &ObjectKey, info: &ObjectInfo) {
+        self.shared.heard.note(key, info);
+    }
+
+    /// The reader of one version of an object, shared by all who read it. One whose bytes were wrong gets no more users.
     pub fn reader(&self, key: ObjectKey, version: Version) -> Arc<ObjectReader> {
         let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
         let name = (key, version.etag.clone());
         let known = readers.get(&name).and_then(Weak::upgrade);
-        if let Some(reader) = known.filter(|reader| reader.version().same_bytes(&version)) {
+        if let Some(reader) = known.filter(|reader| reader.version().same_bytes(&version) && !reader.is_wrong()) {
             return reader;
         }
         if readers.len() >= 64 && readers.len().is_power_of_two() {

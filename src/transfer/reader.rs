@@ -14,6 +14,7 @@ use bytes::Bytes;
 use super::Shared;
 use super::cursor::{Cursor, CursorState, Fetch};
 use super::fetch::Source;
+use super::sums::Sums;
 use super::window::Advice;
 use crate::cache::disk::BLOCK;
 use crate::cache::{Part, Reservation, join};
@@ -30,6 +31,7 @@ const PRESSURE: u64 = 16 << 20;
 #[derive(Debug)]
 pub struct ObjectReader {
     source: Source,
+    sums: Arc<Sums>,
     number: u64,
     /// Live parts by their first byte; they never overlap.
     parts: Mutex<BTreeMap<u64, Weak<Fetch>>>,
@@ -40,8 +42,10 @@ pub struct ObjectReader {
 impl ObjectReader {
     pub(super) fn new(shared: Arc<Shared>, key: ObjectKey, version: Version) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        let source = Source::new(shared, key, version);
         ObjectReader {
-            source: Source::new(shared, key, version),
+            sums: Sums::new(source.clone()),
+            source,
             number: NEXT.fetch_add(1, Ordering::Relaxed),
             parts: Mutex::default(),
             adopted: Mutex::default(),
@@ -90,16 +94,32 @@ impl ObjectReader {
         self.source.kept.as_ref()?.whole().await
     }
 
-    /// The bytes of `range`, cut at the end of the object.
+    /// True when the bytes that came are not those that the store has: what was given of them is not to be kept.
+    pub fn is_wrong(&self) -> bool {
+        self.sums.check().is_err()
+    }
+
+    /// The bytes of `range`, cut at the end of the object. Who reads all of a larger object is given its last byte only when the
+    /// whole was compared with the checksum that the store has, if it has one.
     ///
     /// # Errors
-    /// `Stale` when the object is not this version any more; what the store says.
+    /// `Stale` when the object is not this version any more; `Corrupt` when what came does not have the store's checksum, also
+    /// of what was given before; what the store says.
     pub async fn read(&self, cursor: &Cursor, range: ByteRange) -> Result<Bytes> {
         let range = range.intersect(ByteRange::new(0, self.version().size));
         if range.is_empty() {
             return Ok(Bytes::new());
         }
-        gather(&self.arrange(cursor, range), range).await
+        self.sums.check()?;
+        let parts = self.arrange(cursor, range);
+        self.sums.ask(range);
+        let bytes = gather(&parts, range).await?;
+        if range.end == self.version().size {
+            // Now for sure it shows whether anything came out of the store.
+            self.sums.ask(range);
+            self.sums.settled().await?;
+        }
+        Ok(bytes)
     }
 
     /// Sees to it that what the request needs is on its way, and what comes after it; gives the parts it needs.
@@ -226,12 +246,19 @@ impl ObjectReader {
         let part = Arc::new(Part::new(range, reserved));
         let task = self.source.shared.runtime.spawn({
             let (source, part) = (self.source.clone(), part.clone());
+            let mut summing = self.sums.begin(range);
             async move {
-                let mut sink = |_, chunk| {
+                let mut sink = |at, chunk: Bytes| {
+                    if let Some(summing) = &mut summing {
+                        summing.take(at, &chunk);
+                    }
                     part.push(chunk);
                     Ok(())
                 };
-                if let Err(error) = source.stream(range, first, &mut sink).await {
+                let outcome = source.stream(range, first, &mut sink).await;
+                // Before anybody learns of it and asks for the rest anew.
+                drop(summing);
+                if let Err(error) = outcome {
                     part.fail(error);
                 }
             }

@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use pailfs::demo::Operation;
+use pailfs::demo::{Fault, FaultKind, Operation};
 
 use crate::common::{Capability, Mount, MountOptions, TestServer, assert_same_bytes, eventually, noise, signal};
 
@@ -245,4 +245,27 @@ fn a_cache_directory_that_vanishes_fails_no_read() {
     std::fs::remove_dir_all(world.dir()).expect("removed");
     read_right(&mount, "other", &other);
     read_right(&mount, "one", &one);
+}
+
+#[test]
+fn a_larger_file_that_came_wrong_is_not_kept_and_the_next_mount_has_the_right_one() {
+    let Some(world) = World::new() else { return };
+    let bytes = noise(1, 20 * MIB + 5);
+    world.put("f", &bytes);
+    // Where only reading is allowed the kernel may read what is whole by itself.
+    for options in [&["cache_min_free=0"][..], &["cache_min_free=0", "ro"]] {
+        let mut mount = world.mount_with(options);
+        let wrong = Fault::new(FaultKind::CorruptBody { at: 100_000 }).on(Operation::GetObject);
+        world.server.demo().add_fault(wrong.skip(2).once());
+        let read = std::fs::read(mount.path("f"));
+        assert_eq!(read.err().and_then(|error| error.raw_os_error()), Some(libc::EIO));
+        assert_eq!(world.files(".data"), Vec::<PathBuf>::new());
+        read_right(&mount, "f", &bytes);
+        mount.remount();
+        world.fetched();
+        read_right(&mount, "f", &bytes);
+        assert_eq!(world.fetched(), 0, "it is kept when it is right");
+        mount.unmount();
+        std::fs::remove_dir_all(world.dir()).expect("removed");
+    }
 }

@@ -7,6 +7,7 @@
 use std::fs::{File, FileTimes, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,6 +33,8 @@ pub struct Entry {
     name: EntryName,
     header: Vec<u8>,
     size: u64,
+    /// The bytes that come are wrong: nothing more is added.
+    discarded: AtomicBool,
     open: Mutex<Open>,
 }
 
@@ -77,7 +80,7 @@ impl Files {
 impl Entry {
     pub(super) fn new(disk: Arc<Shared>, key: &ObjectKey, version: &Version) -> Self {
         let (name, header) = identify(&disk.source, key, version);
-        Entry { disk, name, header, size: version.size, open: Mutex::default() }
+        Entry { disk, name, header, size: version.size, discarded: AtomicBool::new(false), open: Mutex::default() }
     }
 
     /// Bytes of the version.
@@ -109,6 +112,18 @@ impl Entry {
     /// Adds bytes from `at` on, a block's first: whole blocks, or all up to the end. False when they are not kept.
     pub fn keep(&self, at: u64, pieces: &[Bytes]) -> bool {
         !self.is_closed() && self.try_keep(at, pieces).inspect_err(|error| self.disk.note(error)).unwrap_or(false)
+    }
+
+    /// Drops all that is here, and adds nothing more: what came of the version is wrong, though it fits its checksums.
+    pub fn discard(&self) {
+        self.discarded.store(true, Ordering::Relaxed);
+        let drop_all = || {
+            // Who adds something has the turn.
+            let turn = self.disk.room.turn()?;
+            self.forget_files();
+            turn.remove(&self.name).map(drop)
+        };
+        drop_all().unwrap_or_else(|error| self.disk.note(&error));
     }
 
     /// True when adding something is not worth trying.
@@ -179,6 +194,9 @@ impl Entry {
         }
         let sums = checksums(pieces);
         let turn = self.disk.room.turn()?;
+        if self.discarded.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
         // Room for all of it, whatever is here already, and for what the record grows by.
         let record = PAGE * 2 + sums.len() as u64 * 8;
         if !turn.make_room(range.len().next_multiple_of(PAGE) + record, &self.name)? {

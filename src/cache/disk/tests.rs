@@ -423,3 +423,16 @@ fn a_written_file_that_does_not_fit_is_left_where_it_is() {
     assert!(!entry(&another).adopt(&path) && path.exists());
     assert!(!another.shared.is_off() && rig.files("").is_empty());
 }
+
+#[test]
+fn what_is_discarded_is_gone_and_comes_back_through_another_entry_only() {
+    let rig = Rig::new();
+    let wrong = entry_of(&rig.cache, "k", "e", SIZE);
+    assert!(wrong.keep(0, &[content(SIZE)]));
+    wrong.discard();
+    assert_eq!((rig.files("").len(), rig.used()), (0, 0));
+    // What was on its way to the disk meanwhile.
+    assert!(!wrong.keep(0, &[content(BLOCK)]) && rig.files("").is_empty());
+    let right = entry_of(&rig.cache, "k", "e", SIZE);
+    assert!(right.keep(0, &[content(SIZE)]) && right.has(ByteRange::new(0, SIZE)));
+}

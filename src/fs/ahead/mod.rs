@@ -339,7 +339,7 @@ impl Filesystem {
             None => true,
         };
         let Some((memory, size, _)) = bytes.filter(|_| !here) else {
-            let info = self.store.head(&key).await?;
+            let info = self.head(&key).await?;
             return Ok(Brought { version: info.version, attributes: Arc::new(info.attributes), reader: None });
         };
         let reply = self.store.get(&key, whole_or(ByteRange::at(0, size), size), None).await?;

@@ -3,7 +3,7 @@
 use aws_sdk_s3::operation::get_object::GetObjectOutput;
 use aws_sdk_s3::operation::head_object::HeadObjectOutput;
 use aws_sdk_s3::primitives::ByteStream;
-use aws_sdk_s3::types::ChecksumMode;
+use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use bytes::Bytes;
 use futures_util::stream;
 
@@ -126,7 +126,10 @@ macro_rules! info {
             }),
             tags: Tags::counted(answer.tag_count()),
         };
-        ObjectInfo { version, attributes, crc64nvme: answer.checksum_crc64_nvme().and_then(checksum::decode_crc64nvme) }
+        // One of the parts' sums says nothing of the bytes.
+        let whole = answer.checksum_type() != Some(&ChecksumType::Composite);
+        let crc64nvme = answer.checksum_crc64_nvme().filter(|_| whole).and_then(checksum::decode_crc64nvme);
+        ObjectInfo { version, attributes, crc64nvme }
     }};
 }
 

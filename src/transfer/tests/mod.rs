@@ -5,6 +5,7 @@
 
 pub(crate) mod fake;
 mod read;
+mod sums;
 mod write;
 
 use std::pin::Pin;
@@ -17,6 +18,7 @@ use tokio::runtime::Handle;
 
 use self::fake::Fake;
 use super::{Patience, Transfer};
+use crate::cache::disk::DiskCache;
 use crate::config::TransferSettings;
 use crate::stage::Stage;
 
@@ -36,6 +38,10 @@ impl Rig {
     }
 
     fn with(store: Fake, settings: TransferSettings) -> Self {
+        Self::with_cache(store, settings, None)
+    }
+
+    fn with_cache(store: Fake, settings: TransferSettings, cache: Option<DiskCache>) -> Self {
         let patience = Patience {
             stall: Duration::from_millis(100),
             pause: Duration::from_millis(1),
@@ -43,7 +49,7 @@ impl Rig {
             ..Patience::default()
         };
         let store = Arc::new(store);
-        let transfer = Transfer::with_patience(store.clone(), settings, Handle::current(), patience, None);
+        let transfer = Transfer::with_patience(store.clone(), settings, Handle::current(), patience, cache);
         let root = tempfile::tempdir().expect("a temporary directory");
         let (stage, _) = Stage::open(&root.path().join("stage"), "test").expect("the stage opens");
         Rig { store, transfer, stage, _root: root }

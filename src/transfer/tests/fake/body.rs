@@ -9,7 +9,12 @@ use crate::store::BodyStream;
 
 const CHUNK: usize = 64 << 10;
 
-pub(super) fn body(bytes: Bytes, fault: &Option<Fault>) -> BodyStream {
+pub(super) fn body(mut bytes: Bytes, fault: &Option<Fault>) -> BodyStream {
+    if let Some(Fault::Flip(at)) = fault {
+        let mut wrong = bytes.to_vec();
+        wrong[*at as usize] ^= 1;
+        bytes = wrong.into();
+    }
     let good = match fault {
         Some(Fault::Cut(after) | Fault::End(after) | Fault::Stall(after)) => bytes.len().min(*after as usize),
         _ => bytes.len(),

@@ -49,6 +49,8 @@ pub(crate) enum Fault {
     End(u64),
     /// The body goes silent after so many bytes.
     Stall(u64),
+    /// The byte at this place in the body is another one.
+    Flip(u64),
     /// The answer is of other bytes than those asked for.
     WrongRange,
     /// It never answers.
