@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use lru::LruCache;
 
 use super::order::LEAST_WEIGHT;
+use crate::transfer::WHOLE_MAX;
 use crate::types::Ino;
 
 /// Directories whose habits are known; each takes a kilobyte at most.
@@ -75,19 +76,17 @@ impl Habit {
     pub fn fetches(&mut self, ino: Ino, now: Instant, within: Duration) -> bool {
         self.settle(now, within);
         let trusted = self.outcomes.iter().flatten().count() >= GOOD;
-        // So many that nobody opens are a sign of their own.
-        let many = self.pending.len() >= PENDING_MAX;
-        if !trusted || many || self.in_doubt() >= self.room {
+        if !trusted || self.in_doubt() >= self.room {
             return false;
         }
         self.wait_for(ino, now, true);
         true
     }
 
-    /// Bytes that a file of unknown size likely has at most; `None` before anything was read.
+    /// Bytes that a file of unknown size likely has at most; `None` before anything was read, and where large files are.
     pub fn likely_size(&self) -> Option<u64> {
-        let largest = self.outcomes.iter().flatten().max()?;
-        Some(largest.saturating_mul(2).max(LEAST_WEIGHT))
+        let largest = *self.outcomes.iter().flatten().max()?;
+        (largest <= WHOLE_MAX).then(|| largest.saturating_mul(2).clamp(LEAST_WEIGHT, WHOLE_MAX))
     }
 
     /// `ino` was looked up, by a request.
@@ -311,13 +310,16 @@ mod tests {
         let mut habit = Habit::default();
         let now = Instant::now();
         assert_eq!(habit.likely_size(), None);
-        for (number, (size, expected)) in
-            [(1, 65_536), (100_000, 200_000), (5, 200_000), (6, 200_000), (7, 65_536)].into_iter().enumerate()
-        {
-            let ino = Ino::new(number as u64);
-            habit.looked_up(ino, now, WITHIN);
-            habit.opened(ino, Some(size), now, WITHIN);
-            assert_eq!(habit.likely_size(), Some(expected));
+        let mut read = |number: u64, size: u64| {
+            habit.looked_up(Ino::new(number), now, WITHIN);
+            habit.opened(Ino::new(number), Some(size), now, WITHIN);
+            habit.likely_size()
+        };
+        for (number, size) in [(1, 1), (2, 100_000), (3, 5), (4, 6), (5, 7)] {
+            let expected = if (2..5).contains(&number) { 200_000 } else { 65_536 };
+            assert_eq!(read(number, size), Some(expected), "{number}");
         }
+        assert_eq!(read(6, WHOLE_MAX - 1), Some(WHOLE_MAX));
+        assert_eq!(read(7, WHOLE_MAX + 1), None);
     }
 }

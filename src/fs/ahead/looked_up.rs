@@ -13,7 +13,6 @@ use crate::fs::Filesystem;
 use crate::fs::lookup::Purpose;
 use crate::inode::{FileState, Kind, Pin};
 use crate::store::ObjectInfo;
-use crate::transfer::WHOLE_MAX;
 use crate::types::{Ino, Name, ObjectKey};
 
 impl Ahead {
@@ -26,7 +25,7 @@ impl Ahead {
             Some(listing) => listing.size_of(ino)?,
             None => state.habits.of(dir).likely_size()?,
         };
-        (size > 0 && size <= WHOLE_MAX).then_some(size)
+        (size > 0).then_some(size)
     }
 
     /// Takes back a guess that no open is to find.

@@ -56,6 +56,12 @@ async fn begin<'a>(rig: &Rig, dir: Ino, names: &'a [String]) -> &'a [String] {
     &names[3..]
 }
 
+async fn open_to_write(rig: &Rig, dir: Ino, name: &str) {
+    let ino = rig.ino(dir, name).await.expect("a file");
+    let fh = rig.open(ino, OpenIntent { access: Access::Write, ..READ }).await;
+    rig.close(fh).await.expect("a close");
+}
+
 async fn until_given_up(rig: &Rig) {
     let deadline = Instant::now() + Duration::from_secs(10);
     while rig.fs.ahead.len() > 0 {
@@ -154,6 +160,57 @@ async fn writers_make_two_fetches_in_vain_and_then_none() {
 }
 
 #[tokio::test]
+async fn readers_among_whom_every_third_writes_go_on_to_get_theirs() {
+    let rig = Rig::new().await;
+    let (dir, names) = listed(&rig, 40).await;
+    let rest = begin(&rig, dir, &names).await;
+    for (step, name) in rest[..15].iter().enumerate() {
+        if step % 3 == 2 {
+            open_to_write(&rig, dir, name).await;
+        } else {
+            cat(&rig, dir, name).await;
+        }
+    }
+    // Each lookup is one GET, each open for writing one HEAD.
+    assert_eq!(counts(&rig), [15, 5, 0]);
+}
+
+#[tokio::test]
+async fn readers_after_writers_earn_it_again_at_once() {
+    let rig = Rig::new().await;
+    let (dir, names) = listed(&rig, 40).await;
+    let rest = begin(&rig, dir, &names).await;
+    for name in &rest[..2] {
+        open_to_write(&rig, dir, name).await;
+    }
+    for name in &rest[2..5] {
+        cat(&rig, dir, name).await;
+    }
+    assert_eq!(counts(&rig), [5, 4, 0], "the last one comes with its lookup");
+}
+
+#[tokio::test]
+async fn what_is_read_pays_for_what_comes_in_vain() {
+    let rig = Rig::new().await;
+    let large = Bytes::from(vec![1; 1 << 20]);
+    (0..56).for_each(|number| _ = rig.store.set(&format!("p/d/{number:04}"), large.clone()));
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.names(dir).await;
+    rig.store.take_calls();
+    for step in 0..56 {
+        let name = format!("{:04}", step * 37 % 56);
+        if step % 14 < 12 {
+            let ino = rig.ino(dir, &name).await.expect("a file");
+            assert!(rig.read(ino).await.expect("a read") == large, "{name}");
+        } else {
+            open_to_write(&rig, dir, &name).await;
+        }
+    }
+    // In each of four rounds the first two are asked about, and the two that are opened for writing.
+    assert_eq!(rig.store.count(Call::Head), 16);
+}
+
+#[tokio::test]
 async fn large_empty_and_archived_files_that_were_listed_are_asked_about_only() {
     let rig = Rig::new().await;
     let archived = Attributes { storage_class: Some("DEEP_ARCHIVE".into()), ..Attributes::default() };
@@ -172,7 +229,7 @@ async fn large_empty_and_archived_files_that_were_listed_are_asked_about_only() 
 #[tokio::test]
 async fn of_a_large_file_that_nobody_knew_of_no_bytes_are_kept() {
     let rig = Rig::new().await;
-    rig.store.set("p/d/large", vec![7; 3 << 20]);
+    rig.store.set("p/d/large", vec![7; 3 << 19]);
     let (dir, names) = unlisted(&rig, 40).await;
     begin(&rig, dir, &names).await;
     let ino = rig.ino(dir, "large").await.expect("a file");
@@ -181,7 +238,7 @@ async fn of_a_large_file_that_nobody_knew_of_no_bytes_are_kept() {
     assert!(kept <= 256 << 10, "{kept} bytes of memory");
     assert_eq!(rig.read(ino).await.expect("a read"), vec![7; 1 << 20]);
     // Its siblings are large now.
-    rig.store.set("p/d/large2", vec![8; 3 << 20]);
+    rig.store.set("p/d/large2", vec![8; 3 << 19]);
     rig.store.take_calls();
     rig.ino(dir, "large2").await.expect("a file");
     assert_eq!(counts(&rig), [0, 1, 1]);
