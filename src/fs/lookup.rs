@@ -1,7 +1,8 @@
 //! lookup, getattr and forget: what stands at a name, and how much of that needs a request.
 //!
 //! Owns the rule of who wins: what is changed here, then a fresh memory, then a fresh listing, then HEAD of the key and LIST of
-//! `key/` at once, where a directory wins over a file of the same name.
+//! `key/` at once, where a directory wins over a file of the same name. Where the file will likely be read next, its bytes come in
+//! place of what HEAD says (see `ahead`).
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -30,6 +31,15 @@ pub(super) enum Found {
     Nothing,
 }
 
+/// What a name is resolved for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The kernel looks it up: nobody knows yet what for, and an open may come next.
+    Lookup,
+    /// Something is done to the name.
+    Change,
+}
+
 impl Filesystem {
     /// The entry at `name` in `parent`; counts one lookup.
     ///
@@ -38,7 +48,7 @@ impl Filesystem {
     pub async fn lookup(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<Entry> {
         let name = Name::parse(name)?;
         let _passage = self.table.pass(&[parent]).await;
-        let pin = self.resolve(parent, &name).await?;
+        let pin = self.resolve_for(parent, &name, Purpose::Lookup).await?;
         Ok(self.tell_kernel(&pin))
     }
 
@@ -74,6 +84,10 @@ impl Filesystem {
     /// The inode at a name, asking S3 only for what is not known. The caller has passed the gate of the directory: half-way
     /// through its move, names in it are missing.
     pub(super) async fn resolve(self: &Arc<Self>, parent: Ino, name: &Name) -> Result<Pin> {
+        self.resolve_for(parent, name, Purpose::Change).await
+    }
+
+    async fn resolve_for(self: &Arc<Self>, parent: Ino, name: &Name, purpose: Purpose) -> Result<Pin> {
         let dir = self.table.get(parent)?;
         for round in 0..OVERTAKEN_MAX {
             let now = Instant::now();
@@ -108,14 +122,21 @@ impl Filesystem {
             let found = match known {
                 Known::Absent => return Err(Error::NotFound),
                 Known::Present(_) if is_overtaken()? => continue,
-                Known::Present(listed) => match self.from_listing(parent, name, &listed, listed_at)? {
-                    Some(pin) => return Ok(pin),
-                    None => self.probe_listed(parent, name, &listed).await?,
-                },
-                Known::Unknown => self.probe(parent, name).await?,
+                Known::Present(listed) => {
+                    if let Some(pin) = self.from_listing(parent, name, &listed, listed_at)? {
+                        return Ok(pin);
+                    }
+                    if may_be_file && let Some(pin) = self.found_with_bytes(parent, name, purpose).await {
+                        return Ok(pin);
+                    }
+                    self.probe_listed(parent, name, &listed).await?
+                }
+                Known::Unknown => self.probe(parent, name, purpose).await?,
             };
             if !is_overtaken()? {
-                return self.take_in(parent, name, found, now);
+                let pin = self.take_in(parent, name, found, now)?;
+                self.note_looked_up(parent, &pin, purpose);
+                return Ok(pin);
             }
         }
         // The kernel asks again.
@@ -178,27 +199,28 @@ impl Filesystem {
         known && same
     }
 
-    async fn probe_listed(&self, parent: Ino, name: &Name, listed: &Listed) -> Result<Found> {
+    async fn probe_listed(self: &Arc<Self>, parent: Ino, name: &Name, listed: &Listed) -> Result<Found> {
         let prefix = self.table.prefix_of(parent)?;
         match listed.kind {
             Kind::Dir => Ok(Found::Dir(self.marker(&prefix.dir(name)?).await?)),
             Kind::File => match self.head(&prefix.file(name)?).await {
                 Ok(info) => Ok(Found::File(info)),
-                Err(Error::NotFound) => self.probe(parent, name).await,
+                Err(Error::NotFound) => self.probe(parent, name, Purpose::Change).await,
                 Err(error) => Err(error),
             },
         }
     }
 
     /// HEAD of the key and LIST of `key/` at once.
-    pub(super) async fn probe(&self, parent: Ino, name: &Name) -> Result<Found> {
+    async fn probe(self: &Arc<Self>, parent: Ino, name: &Name, purpose: Purpose) -> Result<Found> {
         let prefix = self.table.prefix_of(parent)?;
         let key = prefix.file(name)?;
         let Ok(below) = prefix.dir(name) else {
             return Self::file_or_nothing(self.head(&key).await);
         };
         let request = ListRequest { prefix: below.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
-        let (head, list) = tokio::join!(self.head(&key), self.store.list(request));
+        let head = self.head_with_bytes((parent, name), &key, purpose);
+        let (head, list) = tokio::join!(head, self.store.list(request));
         let page = list?;
         let Some(first) = page.objects.first() else { return Self::file_or_nothing(head) };
         if head.is_ok() {

@@ -114,10 +114,9 @@ impl Filesystem {
 
     /// Close-to-open: compares the file with S3, for a reader together with its first bytes.
     async fn check_open(self: &Arc<Self>, pin: &Pin, intent: OpenIntent) -> Result<First> {
-        if !intent.writes()
-            && !intent.truncate
-            && let Some(first) = self.fetched_ahead(pin).await
-        {
+        if intent.writes() || intent.truncate {
+            self.opened_for_change(pin);
+        } else if let Some(first) = self.fetched_ahead(pin).await {
             return Ok(first);
         }
         let (asked, (key, known, size)) = loop {

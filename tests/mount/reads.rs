@@ -155,6 +155,80 @@ fn nothing_is_fetched_ahead_for_writers_nor_where_it_is_turned_off() {
     }
 }
 
+/// The names of sixty small files that a listing showed without attributes, in no order. The kernel asks for those of the first
+/// 160 names of each listing by itself.
+fn sixty_shown_plainly(server: &TestServer, dir: &Path) -> Vec<String> {
+    let shown = names(server, dir);
+    let plain = &shown[shown.len() - 60..];
+    (0..60).map(|step| plain[step * 37 % 60].clone()).collect()
+}
+
+/// GETs, HEADs and LISTs so far.
+fn requests(server: &TestServer) -> [u64; 3] {
+    let counters = server.demo().counters();
+    [Operation::GetObject, Operation::HeadObject, Operation::ListObjectsV2]
+        .map(|operation| counters.requests(operation))
+}
+
+#[test]
+fn files_read_in_no_order_come_with_their_lookups() {
+    let Some((server, mount)) = many(260, &["acdirmin=60"]) else { return };
+    let dir = mount.path("d");
+    for name in sixty_shown_plainly(&server, &dir) {
+        read_right(&dir, &name);
+    }
+    // On a machine that stands still for a second some come too late.
+    let [gets, heads, lists] = requests(&server);
+    assert!((60..=64).contains(&gets) && heads <= 8 && lists <= 4, "{gets} GETs, {heads} HEADs, {lists} LISTs");
+    assert!(server.demo().counters().total().requests <= 68);
+}
+
+#[test]
+fn files_that_no_listing_showed_come_with_their_lookups() {
+    let Some((server, mount)) = many(60, &[]) else { return };
+    let dir = mount.path("d");
+    assert!(dir.is_dir());
+    server.demo().reset_counters();
+    for step in 0..60 {
+        read_right(&dir, &format!("{:04}", step * 37 % 60));
+    }
+    let [gets, heads, lists] = requests(&server);
+    assert!((60..=64).contains(&gets) && heads <= 8 && lists <= 64, "{gets} GETs, {heads} HEADs, {lists} LISTs");
+}
+
+#[test]
+fn who_only_looks_at_files_fetches_none_and_two_after_reading() {
+    for (first, in_vain) in [(0, 0), (10, 2)] {
+        let Some((server, mount)) = many(260, &["acdirmin=60"]) else { return };
+        let dir = mount.path("d");
+        let names = sixty_shown_plainly(&server, &dir);
+        let (read, looked_at) = names.split_at(first);
+        read.iter().for_each(|name| read_right(&dir, name));
+        for name in looked_at {
+            assert_eq!(dir.join(name).metadata().expect("a file").len(), SMALL as u64);
+        }
+        let [gets, heads, _] = requests(&server);
+        assert!(gets <= (first + in_vain) as u64, "{gets} GETs for {first} files read");
+        assert!(heads >= (60 - first - in_vain) as u64 && gets + heads <= 64, "{gets} GETs, {heads} HEADs");
+    }
+}
+
+#[test]
+fn ls_and_find_send_what_they_sent_before() {
+    let Some((server, mut mount)) = many(260, &[]) else { return };
+    // After readers, too.
+    for number in [7, 100, 55, 200] {
+        read_right(&mount.path("d"), &format!("{number:04}"));
+    }
+    for (program, most) in [("find d -type f > /dev/null", 170), ("ls -l d > /dev/null", 270)] {
+        server.demo().reset_counters();
+        mount.sh(program);
+        let [gets, heads, _] = requests(&server);
+        assert!(gets <= 2 && heads <= most, "{program}: {gets} GETs, {heads} HEADs");
+        mount.remount();
+    }
+}
+
 /// A mount and one large file of so many bytes, which nothing has looked at.
 fn large(size: usize) -> Option<(TestServer, Mount, Vec<u8>)> {
     let server = TestServer::with(&[Capability::Simulation])?;

@@ -1,10 +1,13 @@
-//! Small files ahead: who opens the files of a directory in listing order finds the next ones here already.
+//! Small files ahead: who opens the files of a directory in listing order finds the next ones here already, and who looks files
+//! up to read them finds their bytes at the open.
 //!
 //! A guess is one request, begun before anybody asked for the file. What it brought is an answer of S3 as of when the request
 //! began, and believed no longer than an open believes any answer: it is let go after that. It is also let go, unread, when
 //! the name was changed here since. Writers get nothing. Owns the guesses under way and their account; which files to guess is
-//! `order`'s and `siblings`' business. Its locks are the innermost: nothing else is locked under them.
+//! `order`'s, `siblings`' and `habit`'s business. Its locks are the innermost: nothing else is locked under them.
 
+mod habit;
+mod looked_up;
 mod order;
 mod siblings;
 
@@ -16,10 +19,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use self::habit::Habits;
 use self::order::{Ledger, Limits, weight};
 use self::siblings::{Sibling, Siblings};
 use super::Filesystem;
-use super::open::First;
+use super::open::{First, is_archived};
 use crate::cache::Reservation;
 use crate::error::{Error, Result};
 use crate::inode::{Belief, FileState, Kind, Listed, Pin};
@@ -49,14 +53,27 @@ pub(super) struct Ahead {
 struct State {
     /// The one used last comes first.
     dirs: Vec<Siblings>,
+    habits: Habits,
     guesses: HashMap<Ino, Arc<Guess>>,
     /// A program here reads directories in order: the next one is trusted from its first file.
     trusted: bool,
 }
 
+/// Why a file is asked for ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    /// It is the turn of others in the order of the listing, and then its own.
+    Order,
+    /// It is looked up, and those that were looked up before it were read. A listing shows it.
+    Listed,
+    /// As `Listed`, but no listing shows it: a directory may have its name.
+    Unlisted,
+}
+
 /// One file, asked for ahead.
 #[derive(Debug)]
 struct Guess {
+    cause: Cause,
     dir: Ino,
     name: Name,
     key: ObjectKey,
@@ -101,11 +118,15 @@ impl Drop for Guess {
 }
 
 impl Guess {
+    /// Waits for the answer; `None` when it was given up.
+    async fn answered(&self) -> Option<Answer> {
+        let mut answer = self.answer.clone();
+        answer.wait_for(Option::is_some).await.ok()?.clone()
+    }
+
     /// Waits for the answer; `None` is none that helps.
     async fn brought(&self) -> Option<Arc<Brought>> {
-        let mut answer = self.answer.clone();
-        let there = answer.wait_for(Option::is_some).await.ok()?;
-        there.as_ref().and_then(|answer| answer.as_ref().ok()).cloned()
+        self.answered().await?.ok()
     }
 }
 
@@ -144,15 +165,24 @@ impl Ahead {
     }
 
     /// The files to fetch now that `ino`, of `size` bytes, is opened in `dir`, whose listing must not be older than `since`.
-    fn opened(&self, (dir, ino): (Ino, Ino), size: u64, used: bool, since: Instant, limits: Limits) -> Vec<Sibling> {
+    fn opened(
+        &self,
+        (dir, ino): (Ino, Ino),
+        size: u64,
+        used: Option<Cause>,
+        since: Instant,
+        limits: Limits,
+    ) -> Vec<Sibling> {
         let mut state = lock(&self.state);
         let Some(index) = state.dirs.iter().position(|known| known.dir == dir) else { return Vec::new() };
         let mut siblings = state.dirs.remove(index);
         if siblings.listed_at < since {
             return Vec::new();
         }
-        let wanted = siblings.opened(ino, used, state.trusted, Instant::now(), limits);
-        if siblings.in_order() {
+        let in_order = used == Some(Cause::Order);
+        let wanted = siblings.opened(ino, in_order, state.trusted, Instant::now(), limits);
+        // What was fetched since it was looked up is entered when it is given out.
+        if siblings.in_order() && used.is_none_or(|cause| cause == Cause::Order) {
             lock(&self.ledger).note_read(weight(size.min(WHOLE_MAX)));
         }
         state.trusted |= siblings.is_proven();
@@ -175,6 +205,7 @@ impl Ahead {
         }
         let gone = state.guesses.remove(&ino);
         if let Some(gone) = &gone
+            && gone.cause == Cause::Order
             && let Some(siblings) = state.dirs.iter_mut().find(|siblings| siblings.dir == gone.dir)
         {
             siblings.wasted();
@@ -215,7 +246,8 @@ impl Filesystem {
     pub(super) async fn found_ahead(self: &Arc<Self>, parent: Ino, name: &Name) -> Option<Pin> {
         let guess = self.ahead.get(self.table.number_of(parent, name))?;
         let key = || self.table.prefix_of(parent).and_then(|prefix| prefix.file(name));
-        if guess.dir != parent || guess.name != *name || key().ok()? != guess.key {
+        let is_file = guess.cause != Cause::Unlisted;
+        if !is_file || guess.dir != parent || guess.name != *name || key().ok()? != guess.key {
             return None;
         }
         let brought = guess.brought().await?;
@@ -240,7 +272,9 @@ impl Filesystem {
     pub(super) async fn fetched_ahead(self: &Arc<Self>, pin: &Pin) -> Option<First> {
         let place = self.table.place(pin.ino())?;
         let guess = self.ahead.take(pin.ino());
-        self.guess_next((place.parent, pin), guess.is_some());
+        let size = pin.inode().lock().file().map_or(0, FileState::size);
+        self.note_opened((place.parent, pin.ino()), Some(size));
+        self.guess_next((place.parent, pin.ino()), size, guess.as_ref().map(|guess| guess.cause));
         let guess = guess?;
         let brought = guess.brought().await?;
         let key = self.table.key_of(pin.ino()).ok()?;
@@ -255,20 +289,22 @@ impl Filesystem {
         }
         drop(data);
         guess.stake.used.store(true, Ordering::Relaxed);
+        if guess.cause != Cause::Order {
+            lock(&self.ahead.ledger).note_read(weight(brought.version.size));
+        }
         Some(brought.reader.clone().map(|reader| (key, reader)))
     }
 
-    fn guess_next(self: &Arc<Self>, (dir, pin): (Ino, &Pin), used: bool) {
+    fn guess_next(self: &Arc<Self>, (dir, ino): (Ino, Ino), size: u64, used: Option<Cause>) {
         if !self.may_guess() {
             return;
         }
         let Some(since) = Instant::now().checked_sub(self.settings.freshness.dir_max) else { return };
-        let size = pin.inode().lock().file().map_or(0, FileState::size);
         let files = self.settings.transfer.concurrency.saturating_mul(FILES_PER_PART);
         let limits = Limits { files, within: self.guess_life() / 2 };
-        for sibling in self.ahead.opened((dir, pin.ino()), size, used, since, limits) {
+        for sibling in self.ahead.opened((dir, ino), size, used, since, limits) {
             // What there is no room for now is not asked for later: it would come too late.
-            let _ = self.guess(dir, &sibling);
+            let _ = self.guess(dir, &sibling, Cause::Order);
         }
     }
 
@@ -282,9 +318,13 @@ impl Filesystem {
         data.dir().ok()?.names.listed_version(name).cloned()
     }
 
-    /// Asks for one file ahead. `None` when nothing is asked: it is large, changed here, or there is no room.
-    fn guess(self: &Arc<Self>, dir: Ino, file: &Sibling) -> Option<()> {
+    /// Asks for one file ahead. `None` when nothing is asked: it is large, archived, changed here, or there is no room; or it is
+    /// asked for already.
+    fn guess(self: &Arc<Self>, dir: Ino, file: &Sibling, cause: Cause) -> Option<Arc<Guess>> {
         let size = file.size?;
+        if self.ahead.get(file.ino).is_some() {
+            return None;
+        }
         let (mut bytes, mut known) = (size > 0, self.listed_version(dir, &file.name));
         if let Some(child) = self.table.child(dir, &file.name) {
             let data = child.inode().lock();
@@ -294,6 +334,12 @@ impl Filesystem {
             known = data.file().ok().and_then(FileState::object).cloned().or(known);
             // The kernel has its pages: only whether they are still right is asked.
             bytes &= data.kernel_pages != Some(data.lineage);
+            if data.attributes.as_ref().is_some_and(|known| is_archived(known.storage_class.as_deref())) {
+                return None;
+            }
+        }
+        if !bytes && cause != Cause::Order {
+            return None;
         }
         let key = self.table.prefix_of(dir).and_then(|prefix| prefix.file(&file.name)).ok()?;
         let budget = self.transfer.budget();
@@ -309,9 +355,9 @@ impl Filesystem {
         let bytes = memory.map(|memory| (memory, size, known));
         let work = self.clone().fulfil((file.ino, began), key.clone(), bytes, sender);
         let task = self.runtime.spawn(work).abort_handle();
-        let guess = Guess { dir, name: file.name.clone(), key, began, answer, task, stake };
-        state.guesses.insert(file.ino, Arc::new(guess));
-        Some(())
+        let guess = Arc::new(Guess { cause, dir, name: file.name.clone(), key, began, answer, task, stake });
+        state.guesses.insert(file.ino, guess.clone());
+        Some(guess)
     }
 
     /// Sends the request of a guess, and takes the guess back when its time is over.
@@ -335,7 +381,10 @@ impl Filesystem {
 
     async fn ask_ahead(&self, key: ObjectKey, bytes: Option<Wanted>) -> Result<Brought> {
         let here = match &bytes {
-            Some((_, size, known)) => self.kept_reader(&key, known.clone(), ByteRange::at(0, *size)).await.is_some(),
+            Some((_, size, known)) => {
+                let size = known.as_ref().map_or(*size, |known| known.size.min(*size));
+                self.kept_reader(&key, known.clone(), ByteRange::at(0, size)).await.is_some()
+            }
             None => true,
         };
         let Some((memory, size, _)) = bytes.filter(|_| !here) else {
@@ -344,8 +393,9 @@ impl Filesystem {
         };
         let reply = self.store.get(&key, whole_or(ByteRange::at(0, size), size), None).await?;
         let (version, attributes) = (reply.info.version.clone(), Arc::new(reply.info.attributes.clone()));
-        let reader = self.transfer.reader_with(key, reply, memory);
-        Ok(Brought { version, attributes, reader: Some(reader) })
+        // Of what is larger than was thought only this is used: its bytes are left where they are.
+        let reader = (reply.range.len() <= memory.bytes()).then(|| self.transfer.reader_with(key, reply, memory));
+        Ok(Brought { version, attributes, reader })
     }
 }
 

@@ -70,6 +70,14 @@ impl Siblings {
         }
     }
 
+    /// Bytes of a file that was listed and may be fetched.
+    pub fn size_of(&mut self, ino: Ino) -> Option<u64> {
+        self.sort();
+        let rank = self.numbered.binary_search_by_key(&ino, |(ino, _)| *ino).ok()?;
+        let (_, position) = self.numbered.get(rank)?;
+        self.files.get(*position as usize)?.size
+    }
+
     /// True when the last open was in order.
     pub fn in_order(&self) -> bool {
         self.by_name.is_under_way() || self.by_number.is_under_way()
