@@ -15,7 +15,10 @@ use crate::fuse::mountinfo::Entry;
 const PACE: Duration = Duration::from_millis(500);
 
 /// Longest wait for such a look.
-const LOOK: Duration = Duration::from_secs(5);
+const LOOK: Duration = Duration::from_secs(10);
+
+/// What a mount may take beyond the time it was given, before it is taken for hung.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Does it.
 pub fn run(request: &SyncRequest) -> ExitCode {
@@ -47,11 +50,13 @@ pub fn unstored(synced: &Synced) -> Option<Failure> {
 /// # Errors
 /// There is no answer.
 pub fn sync(entry: &Entry, timeout: Option<Duration>) -> Result<Synced, Failure> {
+    let patience = timeout.or_else(|| drain_timeout(entry)).map(|time| time.saturating_add(GRACE));
+    let question = Ask::Sync(timeout.map(|time| time.as_secs_f64()));
     let (done, end) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             // Nobody else sends: a channel that is closed has its one message.
-            let _ = done.send(ask(entry, &Ask::Sync(timeout.map(|time| time.as_secs_f64())), None));
+            let _ = done.send(ask(entry, &question, patience.or(Some(GRACE))));
         });
         let shows = io::stderr().is_terminal();
         let mut shown = false;
@@ -68,6 +73,12 @@ pub fn sync(entry: &Entry, timeout: Option<Duration>) -> Result<Synced, Failure>
         }
         read(entry, reply)
     })
+}
+
+/// How long the mount itself waits, if it says so.
+fn drain_timeout(entry: &Entry) -> Option<Duration> {
+    let Ok(Reply::Status(report)) = ask(entry, &Ask::Status, Some(LOOK)) else { return None };
+    Duration::try_from_secs_f64(report.options.get("drain_timeout")?.parse().ok()?).ok()
 }
 
 fn read(entry: &Entry, reply: Result<Reply, Trouble>) -> Result<Synced, Failure> {

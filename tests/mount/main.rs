@@ -28,3 +28,4 @@ mod reads;
 mod recover;
 mod refused;
 mod stage_limits;
+mod status;

@@ -272,6 +272,7 @@ fn options(config: &Config, region: &str) -> BTreeMap<String, String> {
             other => word(&other),
         },
     );
+    add("drain_timeout", config.drain_timeout.as_secs_f64().to_string());
     add("part_size", config.fs.transfer.part_size.to_string());
     add("concurrency", config.fs.transfer.concurrency.to_string());
     add("read_ahead", config.fs.transfer.read_ahead.to_string());

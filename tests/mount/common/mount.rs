@@ -132,6 +132,20 @@ impl Mount {
         (output.status.code(), String::from_utf8_lossy(&said).into_owned())
     }
 
+    /// Runs another pailfs command about this mount, and returns its exit code, what it printed and what it said.
+    pub fn pailfs(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pailfs"));
+        command.args(arguments).current_dir(self.local()).env("HOME", self.home.path());
+        let child = {
+            let _starting = starting();
+            let command = command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+            command.stderr(std::process::Stdio::piped()).spawn()
+        };
+        let output = child.and_then(std::process::Child::wait_with_output).expect("the program runs");
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+
     /// Unmounts as a user does and waits until the daemon has ended.
     #[track_caller]
     pub fn unmount(&mut self) {
