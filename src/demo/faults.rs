@@ -28,6 +28,13 @@ pub enum FaultKind {
         /// S3 error code.
         code: String,
     },
+    /// No reply comes for so long, and then the connection is closed.
+    Silence {
+        /// Whether the request takes effect, before that.
+        applied: bool,
+        /// How long the client waits.
+        pause: Duration,
+    },
     /// The connection is closed after so many bytes of the reply's body.
     CutBody {
         /// Bytes that are still sent.

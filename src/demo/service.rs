@@ -63,6 +63,13 @@ pub(super) async fn handle(
             s3.call(request).await?;
             error_reply(status, &code)
         }
+        Some(FaultKind::Silence { applied, pause }) => {
+            if applied {
+                s3.call(request).await?;
+            }
+            tokio::time::sleep(pause).await;
+            return Err("closed after a silence, on demand".into());
+        }
         _ if renames => error_reply(501, "NotImplemented"),
         other => {
             flaw = other.as_ref().and_then(flaw_of);

@@ -56,6 +56,19 @@ async fn a_lost_request_and_a_lost_reply_look_alike_but_are_not() {
 }
 
 #[tokio::test]
+async fn a_request_that_meets_silence_has_its_effect_or_not_and_gets_no_reply() {
+    let f = fixture();
+    let pause = Duration::from_millis(300);
+    for (key, applied) in [("not applied", false), ("applied", true)] {
+        f.server.add_fault(Fault::new(FaultKind::Silence { applied, pause }).once());
+        let start = Instant::now();
+        assert_eq!(f.put(key, "x").await, Err(refused(0, "")), "no reply");
+        assert!(start.elapsed() >= pause, "{key}");
+    }
+    assert_eq!(f.bucket.keys(), ["applied"]);
+}
+
+#[tokio::test]
 async fn a_body_is_cut_stalled_or_corrupted_where_it_was_asked_for() {
     let f = fixture();
     f.bucket.put("k", pattern(100_000));

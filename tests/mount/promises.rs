@@ -248,8 +248,22 @@ impl SmallDisk {
 
     /// Of 8 MiB; `None` without the rights to mount one.
     pub fn new() -> Option<Self> {
+        Self::of_mib(8)
+    }
+
+    /// Makes it larger, or smaller than it was if it is empty enough.
+    #[track_caller]
+    pub fn resize(&self, mib: u64) {
+        let size = format!("remount,size={mib}m");
+        let done = Command::new("mount").args(["-o", &size]).arg(self.path()).output().expect("mount runs");
+        assert!(done.status.success(), "{done:?}");
+    }
+
+    /// Of so many MiB; `None` without the rights to mount one.
+    pub fn of_mib(size: u64) -> Option<Self> {
         let disk = SmallDisk(tempfile::tempdir().expect("a directory"));
-        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"]).arg(disk.0.path()).output();
+        let size = format!("size={size}m");
+        let mount = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(disk.0.path()).output();
         mount.is_ok_and(|output| output.status.success()).then_some(disk)
     }
 }

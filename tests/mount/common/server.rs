@@ -26,7 +26,7 @@ impl TestServer {
     pub fn start() -> Self {
         match std::env::var("PAILFS_TEST_BUCKET") {
             Ok(bucket) => Self::outside(bucket),
-            Err(_) => Self::in_process(),
+            Err(_) => Self::in_process(ServerOptions::default()),
         }
     }
 
@@ -45,8 +45,17 @@ impl TestServer {
         lacking.is_none()
     }
 
-    fn in_process() -> Self {
-        let options = ServerOptions::default();
+    /// A new one in this process, whose faults are drawn with this seed; `None`, and a line that says so, if the environment
+    /// names another server.
+    pub fn simulated(seed: u64) -> Option<Self> {
+        let server = match std::env::var("PAILFS_TEST_BUCKET") {
+            Ok(bucket) => Self::outside(bucket),
+            Err(_) => Self::in_process(ServerOptions { seed, ..ServerOptions::default() }),
+        };
+        server.has(&[Capability::Simulation]).then_some(server)
+    }
+
+    fn in_process(options: ServerOptions) -> Self {
         let region = options.region.clone();
         let server = Server::start(options).expect("the in-process server starts");
         let _ = server.bucket(BUCKET);
