@@ -177,7 +177,8 @@ impl Error {
             Error::AccessDenied(_) | Error::BadCredentials(_) | Error::Credentials(_) => libc::EACCES,
             Error::ReadOnly => libc::EROFS,
             Error::Stale | Error::PreconditionFailed => libc::ESTALE,
-            Error::ConcurrentWrite => libc::EAGAIN,
+            // Not EAGAIN, which programs take for a descriptor that does not block.
+            Error::ConcurrentWrite => libc::EBUSY,
             Error::StageFull => libc::ENOSPC,
             Error::NameTooLong => libc::ENAMETOOLONG,
             Error::NotUtf8 => libc::EILSEQ,

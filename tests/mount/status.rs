@@ -1,10 +1,10 @@
 //! `pailfs status`, `sync` and `umount`: what a mount tells of itself, and waiting for it.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use pailfs::demo::{Fault, FaultKind, Operation, Shape};
@@ -32,6 +32,40 @@ fn denied(server: &TestServer) {
 fn user() -> u32 {
     // SAFETY: geteuid(2) has no preconditions and can't fail.
     unsafe { libc::geteuid() }
+}
+
+/// A program that has written four bytes of a new file and has it open. This process must not: each program that it starts
+/// closes a copy of all that it has open, and the file would be stored.
+struct Writer(Child);
+
+impl Writer {
+    fn start(mount: &Mount, name: &str) -> Self {
+        let script = "import os, sys\n\
+                      file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n\
+                      os.write(file, b'half')\n\
+                      print('ready', flush=True)\n\
+                      sys.stdin.read()";
+        let mut command = Command::new("python3");
+        command.args(["-c", script]).arg(mount.path(name)).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn().expect("python3 runs");
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().expect("a pipe")).read_line(&mut line).expect("it says something");
+        assert_eq!(line, "ready\n");
+        Writer(child)
+    }
+
+    /// Closes the file.
+    fn end(mut self) {
+        drop(self.0.stdin.take());
+        assert!(self.0.wait().expect("it ends").success());
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
 }
 
 /// The socket of a mount, by the number of its device.
@@ -146,13 +180,12 @@ fn sync_and_umount_wait_for_what_was_closed_and_name_what_is_open() {
     server.demo().set_shape(Shape { first_byte: Duration::from_millis(50), ..Shape::default() });
     let write =
         |from: u32| (from..from + 30).for_each(|n| std::fs::write(mount.path(&format!("f{n}")), "x").expect("closed"));
-    let mut open = File::create(mount.path("open")).expect("a new file");
-    open.write_all(b"half").expect("written");
+    let open = Writer::start(&mount, "open");
     write(0);
     let (code, _, said) = mount.pailfs(&["sync", &root(&mount)]);
     assert_eq!((code, said.as_str()), (Some(0), "pailfs: open is open for writing, and was left as it is\n"));
     assert_eq!(server.objects().files().len(), 30);
-    drop(open);
+    open.end();
     write(30);
     assert_eq!(mount.pailfs(&["umount", &root(&mount)]), (Some(0), String::new(), String::new()));
     assert_eq!(server.objects().files().len(), 61, "before the command returns");
@@ -174,9 +207,10 @@ fn status_of_a_file_tells_its_object_and_how_far_it_is() {
     assert_eq!(file["standing"], "stored");
     assert!(file["etag"].as_str().is_some_and(|etag| !etag.is_empty()), "{file}");
     assert_eq!(of("d")["is_dir"], true);
-    let mut open = File::create(mount.path("d/new")).expect("a new file");
-    open.write_all(b"half").expect("written");
+    let open = Writer::start(&mount, "d/new");
     assert_eq!((&of("d/new")["standing"], &of("d/new")["size"]), (&Value::from("open"), &Value::from(4)));
+    open.end();
+    assert_eq!(of("d/new")["standing"], "stored");
     let (code, _, said) = mount.pailfs(&["status", &mount.path("d/none").display().to_string()]);
     assert_eq!(code, Some(1));
     assert!(said.starts_with("pailfs: d/none: "), "{said}");
