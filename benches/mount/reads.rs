@@ -89,6 +89,14 @@ pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table
         bucket.put(&format!("{dir}/"), "");
     }
 
+    let names = plan.names;
+    let one_by_one = plan.latency * u32::try_from(names)?;
+    let what = format!("ls -l of {names} names");
+    let look = |root: &Path| look_at_all(&root.join("names"), names);
+    step((program, server, table), (&what, 0), look, |outcome| {
+        let times = one_by_one.as_secs_f64() / outcome.time.as_secs_f64();
+        format!("{times:.1} times faster than one HEAD after another")
+    })?;
     let files = plan.files;
     let serial = plan.latency * u32::try_from(files)?;
     let faster = |outcome: &Outcome| {
@@ -214,6 +222,14 @@ fn largest_below(dir: &Path) -> Result<Option<PathBuf>, Failure> {
         }
     }
     Ok(found.map(|(_, path)| path))
+}
+
+/// As `ls -l` does: all names, and then the attributes of each.
+fn look_at_all(dir: &Path, count: usize) -> Result<(), Failure> {
+    let output = std::process::Command::new("ls").arg("-l").arg(dir).output()?;
+    // The first line tells blocks.
+    let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count();
+    if output.status.success() && lines == count + 1 { Ok(()) } else { Err(format!("ls told {lines} lines").into()) }
 }
 
 /// Reads all files of a directory in the order in which it lists them.

@@ -24,6 +24,7 @@ mod open;
 mod parting;
 mod publish;
 mod readdir;
+mod readdir_ahead;
 mod recover;
 mod refused;
 mod remove;

@@ -12,6 +12,7 @@ use futures_util::{StreamExt, stream};
 use super::Filesystem;
 use super::handle::DirHandle;
 use super::open::is_archived;
+use super::readdir_ahead::AttributesAhead;
 use super::reply::{DirEntry, EntryName};
 use crate::error::{Error, Result};
 use crate::inode::{Kind, Listed, Pin};
@@ -25,8 +26,8 @@ const DOTS: u64 = 2;
 const PLAIN_AT_ONCE: u64 = 1024;
 const PLUS_AT_ONCE: u64 = 160;
 
-/// HEADs under way for the attributes of one answer.
-const HEADS_AT_ONCE: usize = 32;
+/// HEADs under way for the attributes of one answer. A mount sends as many requests at once as this.
+pub(super) const HEADS_AT_ONCE: usize = 64;
 
 /// How far the listing has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,7 @@ pub(super) struct DirStream {
     before_move: HashSet<Name>,
     /// Files that can't be read before they are restored.
     archived: HashSet<Name>,
+    ahead: AttributesAhead,
 }
 
 impl DirStream {
@@ -64,6 +66,7 @@ impl DirStream {
             prefix: None,
             before_move: HashSet::new(),
             archived: HashSet::new(),
+            ahead: AttributesAhead::default(),
         }
     }
 
@@ -156,7 +159,7 @@ impl Filesystem {
     ) -> Result<(Vec<DirEntry>, Option<u64>)> {
         let at_once = if plus { PLUS_AT_ONCE } else { PLAIN_AT_ONCE };
         let mut stream = handle.stream.lock().await;
-        let _passage = self.table.pass(&[handle.ino]).await;
+        let passage = Arc::new(self.table.pass(&[handle.ino]).await);
         if offset == 0 && stream.progress != Progress::Start {
             *stream = DirStream::new();
         }
@@ -170,6 +173,14 @@ impl Filesystem {
         let next = (!names.is_empty()).then_some(DOTS + last as u64);
         let began = stream.began;
         let trusted = self.table.get_plain(handle.ino)?.lock().dir()?.names.changes() == stream.changes;
+        // Without metadata a listing says all there is to say.
+        if plus && self.keeps_metadata() {
+            let stream = &mut *stream;
+            let names = (stream.entries.as_slice(), stream.progress == Progress::End);
+            let dir = (handle.ino, &passage);
+            self.ask_attributes(&mut stream.ahead, dir, names, (first, last), (began, trusted));
+            stream.ahead.arrive(first, last).await;
+        }
         drop(stream);
         let mut answer = self.dots(handle.ino, offset, plus)?;
         let begin = DOTS + first as u64;
@@ -289,7 +300,7 @@ impl Filesystem {
 
     /// The inode of a listed name; `None` when it went meanwhile. An object whose attributes may not be read shows with
     /// those that the listing gives.
-    async fn entry_of(
+    pub(super) async fn entry_of(
         self: &Arc<Self>,
         dir: Ino,
         name: &Name,

@@ -81,3 +81,56 @@ async fn an_open_within_the_second_asks_only_for_a_change() {
         rig.close(fh).await.expect("a close");
     }
 }
+
+/// As the kernel reads a long directory for `ls -l`: each answer goes on where the one before it ended.
+#[tokio::test]
+async fn each_attribute_of_a_long_listing_is_asked_for_once_and_ahead_from_the_second_answer_on() {
+    const NAMES: usize = 1500;
+    let rig = Rig::new().await;
+    for number in 0..NAMES {
+        rig.store.set(&format!("p/d/{number:04}"), "x");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.store.take_calls();
+    let fh = rig.fs.opendir(dir).expect("an opendir").fh;
+    let (mut offset, mut names, mut asked) = (0, 0, Vec::new());
+    loop {
+        let mut entries = rig.fs.readdir(fh, offset, true).await.expect("a readdir");
+        // The kernel's buffer has no place for more.
+        entries.truncate(100);
+        let Some(last) = entries.last() else { break };
+        offset = last.next;
+        names += entries.len();
+        entries.iter().filter(|entry| entry.attr.as_ref().is_some_and(|(_, pin)| pin.is_some())).for_each(|entry| {
+            rig.fs.told(entry.ino);
+        });
+        asked.push(rig.store.count(Call::Head));
+    }
+    rig.fs.releasedir(fh);
+    assert_eq!(names, NAMES + 2);
+    assert_eq!(rig.store.count(Call::Head) as usize, NAMES, "{asked:?}");
+    // The first answer is not followed by any, the later ones are by some hundred.
+    assert!(asked[0] <= 160 && asked[2] >= 700 && asked[2] <= 1000, "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_listing_that_is_left_takes_back_what_was_asked_for_ahead() {
+    let rig = Rig::new().await;
+    for number in 0..800 {
+        rig.store.set(&format!("p/d/{number:04}"), "x");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    let fh = rig.fs.opendir(dir).expect("an opendir").fh;
+    let first = rig.fs.readdir(fh, 0, true).await.expect("a readdir");
+    let known = rig.fs.table.len();
+    let next = first.last().expect("an entry").next;
+    let second = rig.fs.readdir(fh, next, true).await.expect("a readdir");
+    drop((first, second));
+    rig.fs.releasedir(fh);
+    // What the kernel was not told of is forgotten.
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while rig.fs.table.len() >= known && std::time::Instant::now() < deadline {
+        tokio::task::yield_now().await;
+    }
+    assert!(rig.fs.table.len() < known, "{} names are known", rig.fs.table.len());
+}
