@@ -14,6 +14,7 @@ mod keep;
 mod multipart;
 mod plan;
 mod reader;
+mod resume;
 mod stream;
 mod strides;
 mod tags;
@@ -236,6 +237,12 @@ impl Transfer {
             stream.passed(file, run);
         }
         Some(opening)
+    }
+
+    /// Makes place beside a staged file for the upload that an earlier run had begun of it ([`Opening::resume`]). A commit waits
+    /// until that is decided. `None` when another upload was begun.
+    pub fn resuming(&self, file: &Arc<StagedFile>) -> Option<Opening> {
+        stream::Stream::open(&self.shared, Grid::new(self.shared.settings.part_size), file)
     }
 
     /// Whether the last of `run`, a write of `len` bytes, has passed the end of a part.

@@ -27,4 +27,5 @@ mod promises;
 mod reads;
 mod recover;
 mod refused;
+mod resume;
 mod stage_limits;

@@ -5,6 +5,7 @@
 
 pub(crate) mod fake;
 mod read;
+mod resume;
 mod write;
 
 use std::pin::Pin;

@@ -105,6 +105,10 @@ impl Fake {
         Fake { renames: true, ..Fake::default() }
     }
 
+    pub(crate) fn without_sums_of_parts() -> Self {
+        Fake { tells_no_sums: true, ..Fake::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().expect("no test panics in it")
     }

@@ -66,4 +66,12 @@ impl Fake {
         let next = parts.last().map(|part| part.number).filter(|_| rest.next().is_some());
         Ok(PartsPage { parts, next })
     }
+
+    /// Puts other bytes in the place of a part, counted from 0.
+    pub(crate) fn spoil_part(&self, index: u64, bytes: impl Into<Bytes>) {
+        let number = PartNumber::from_index(index).expect("a number");
+        let mut state = self.state();
+        let upload = state.uploads.values_mut().next().expect("an upload");
+        upload.parts.insert(number, bytes.into());
+    }
 }
