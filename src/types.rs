@@ -265,6 +265,11 @@ impl PartNumber {
         if index < u64::from(PARTS_MAX) { Ok(PartNumber(index as u16 + 1)) } else { Err(Error::FileTooLarge) }
     }
 
+    /// Its index, counted from 0.
+    pub fn index(self) -> u64 {
+        u64::from(self.0).saturating_sub(1)
+    }
+
     /// As the API wants it.
     pub fn get(self) -> i32 {
         i32::from(self.0)

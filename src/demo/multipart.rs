@@ -248,7 +248,7 @@ pub(super) fn list_parts(shared: &Shared, input: ListPartsInput) -> S3Result<Lis
     let after = input.part_number_marker.and_then(|marker| u16::try_from(marker).ok()).unwrap_or(0);
     let mut buckets = shared.state.lock();
     let upload = buckets.bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?;
-    let mut rest = upload.parts.range(after + 1..);
+    let mut rest = upload.parts.range(after.saturating_add(1)..);
     let parts: Vec<_> = rest.by_ref().take(max).map(|(number, part)| listed(*number, part)).collect();
     let truncated = rest.next().is_some();
     Ok(ListPartsOutput {

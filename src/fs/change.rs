@@ -141,6 +141,7 @@ impl Filesystem {
             size: staged.size(),
             attributes: crate::stage::RecordAttributes::default(),
             upload_id: None,
+            upload_mark: None,
         })
     }
 

@@ -33,6 +33,7 @@ mod rename_dir;
 mod rename_journal;
 mod rename_recover;
 mod reply;
+mod resume;
 mod room;
 mod send_ahead;
 mod status;

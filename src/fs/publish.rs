@@ -207,6 +207,7 @@ impl Filesystem {
             size: draft.staged.size(),
             attributes: RecordAttributes::from(attributes),
             upload_id: None,
+            upload_mark: None,
         })
     }
 }

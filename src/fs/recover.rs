@@ -14,6 +14,7 @@ use futures_util::{StreamExt, stream};
 use super::Filesystem;
 use super::commit::{RETRY, Scope};
 use super::parting::is_open;
+use super::resume::EarlierUpload;
 use crate::error::{Error, Result};
 use crate::inode::{
     Attempt, Body, DirBody, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior,
@@ -53,11 +54,11 @@ pub struct Recovery {
 
 /// A leftover that is a draft of this mount now.
 #[derive(Debug)]
-struct TakenIn {
-    leftover: Leftover,
-    staged: Arc<StagedFile>,
-    pin: Pin,
-    path: String,
+pub(super) struct TakenIn {
+    pub(super) leftover: Leftover,
+    pub(super) staged: Arc<StagedFile>,
+    pub(super) pin: Pin,
+    pub(super) path: String,
 }
 
 /// How an attempt to store one went.
@@ -250,11 +251,11 @@ impl Filesystem {
     async fn store_first(self: &Arc<Self>, taken: TakenIn) {
         // Before the commit itself begins, which is only when S3 has answered some questions.
         let _under_way = self.stage.under_way();
-        self.abort_upload_of(&taken.leftover, Some(&taken.staged)).await;
         if let Err(error) = self.expect_own_work(&taken).await {
             tracing::warn!(path = taken.path, %error, "what an earlier upload may have made can't be told");
         }
-        let error = match self.store_once(&taken).await {
+        let mut earlier = EarlierUpload::default();
+        let error = match self.store_next(&taken, &mut earlier).await {
             Outcome::Later(error) => error,
             outcome => return self.tell_outcome(&taken, &outcome),
         };
@@ -265,12 +266,20 @@ impl Filesystem {
             while !fs.stopping.load(Ordering::Relaxed) {
                 tokio::time::sleep(RETRY.pause(attempt)).await;
                 attempt += 1;
-                match fs.store_once(&taken).await {
+                match fs.store_next(&taken, &mut earlier).await {
                     Outcome::Later(_) => {}
                     outcome => return fs.tell_outcome(&taken, &outcome),
                 }
             }
         });
+    }
+
+    /// The upload of the earlier run first, so that the commit finds it beside the file.
+    async fn store_next(self: &Arc<Self>, taken: &TakenIn, earlier: &mut EarlierUpload) -> Outcome {
+        match self.resume_or_abort(taken, earlier).await {
+            Ok(()) => self.store_once(taken).await,
+            Err(error) => Outcome::Later(error),
+        }
     }
 
     async fn store_once(self: &Arc<Self>, taken: &TakenIn) -> Outcome {
@@ -332,27 +341,6 @@ impl Filesystem {
         Ok(())
     }
 
-    /// A multipart upload that the earlier run had begun. Its id stands in our own record: no other one is touched.
-    async fn abort_upload_of(&self, left: &Leftover, staged: Option<&Arc<StagedFile>>) {
-        let Ok(record) = &left.record else { return };
-        let Some(id) = &record.upload_id else { return };
-        match self.store.abort_upload(&record.key, id).await {
-            Ok(()) | Err(Error::UploadGone | Error::NotFound) => {
-                // Through the file where there is one: others write its record, too.
-                let noted = match staged {
-                    Some(staged) => staged.note_upload(None),
-                    None => left.forget_upload(),
-                };
-                if let Err(error) = noted {
-                    tracing::debug!(%error, "an aborted upload stays in a record");
-                }
-            }
-            Err(error) => {
-                tracing::warn!(key = %record.key, %error, "an upload of an earlier run is still in the bucket")
-            }
-        }
-    }
-
     /// Another writer's object stands there: the name is theirs, and the leftover stays in the stage.
     async fn give_back(self: &Arc<Self>, taken: &TakenIn) -> Outcome {
         match self.try_give_back(taken).await {
@@ -377,6 +365,7 @@ impl Filesystem {
         if in_use || untouched(inode, &taken.staged).is_none() {
             return Ok(false);
         }
+        self.transfer.call_back(&taken.staged);
         taken.staged.keep();
         self.give_name_away(owned, there, Ok(()))?;
         Ok(true)
@@ -427,7 +416,7 @@ fn failed_before() -> Phase {
 }
 
 /// True while nobody has written to what was taken in.
-fn is_same(draft: &Draft, staged: &Arc<StagedFile>) -> bool {
+pub(super) fn is_same(draft: &Draft, staged: &Arc<StagedFile>) -> bool {
     matches!(draft.phase, Phase::Failed { .. }) && Arc::ptr_eq(&draft.staged, staged)
 }
 

@@ -15,11 +15,12 @@ use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
 use super::beside::Companion;
+use super::journal::NotedUpload;
 use super::ranges::RangeMap;
 use super::session::Session;
 use super::space::{Held, Reserved, UnderWay};
 use crate::error::{Error, Result};
-use crate::types::{ByteRange, UploadId};
+use crate::types::ByteRange;
 
 /// Largest file size of Linux (`loff_t`).
 const SIZE_MAX: u64 = i64::MAX as u64;
@@ -53,7 +54,7 @@ pub(super) struct State {
     /// Where the last writes followed each other.
     pub(super) run: ByteRange,
     /// The multipart upload of this file that may be in the store.
-    pub(super) upload: Option<UploadId>,
+    pub(super) upload: Option<NotedUpload>,
     /// Something changed, perhaps only the size, since it was clean.
     pub(super) changed: bool,
     /// Counts changes.

@@ -13,15 +13,30 @@ use super::session::Session;
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, Expect, ObjectKey, UploadId, Version};
 
+/// A multipart upload of a staged file, as its record names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotedUpload {
+    /// Its id.
+    pub id: UploadId,
+    /// What it makes ([`RecordAttributes::mark`](super::RecordAttributes::mark)), if its parts are bytes of the file.
+    pub mark: Option<u64>,
+}
+
 impl StagedFile {
     /// Over the data that a dead session left, of which `present` is here. It may differ from the base version everywhere.
-    /// Data and record stay when it is dropped, until it is clean.
-    pub(super) fn adopt(session: Arc<Session>, data_path: &Path, present: &[ByteRange]) -> Result<Self> {
+    /// Data and record stay when it is dropped, until it is clean. `upload` is the one that the record names.
+    pub(super) fn adopt(
+        session: Arc<Session>,
+        data_path: &Path,
+        present: &[ByteRange],
+        upload: Option<NotedUpload>,
+    ) -> Result<Self> {
         let failed = |err| Error::local("opening a staged file", err);
         let file = OpenOptions::new().read(true).write(true).open(data_path).map_err(failed)?;
         let size = file.metadata().map_err(failed)?.len();
         let mut state = State::new(&session, size);
         state.changed = true;
+        state.upload = upload;
         for range in present {
             let range = range.intersect(ByteRange::new(0, size));
             state.wrote(range);
@@ -72,7 +87,8 @@ impl StagedFile {
     pub fn record(&self, record: &Record) -> Result<()> {
         let state = self.state();
         let present: Vec<ByteRange> = state.present.iter().collect();
-        let record = Record { upload_id: state.upload.clone(), ..record.clone() };
+        let (upload_id, upload_mark) = in_record(state.upload.as_ref());
+        let record = Record { upload_id, upload_mark, ..record.clone() };
         record::save(&self.record_path, &record, &present, state.synced == Some(state.generation))
     }
 
@@ -80,18 +96,19 @@ impl StagedFile {
     ///
     /// # Errors
     /// As [`StagedFile::record`].
-    pub fn note_upload(&self, upload: Option<UploadId>) -> Result<()> {
+    pub fn note_upload(&self, upload: Option<NotedUpload>) -> Result<()> {
         let mut state = self.state();
         if state.upload == upload {
             return Ok(());
         }
-        state.upload = upload.clone();
-        record::change(&self.record_path, |record| record.upload_id = upload)
+        state.upload = upload;
+        let noted = in_record(state.upload.as_ref());
+        record::change(&self.record_path, |record| (record.upload_id, record.upload_mark) = noted)
     }
 
     /// The multipart upload of this file that may be in the store.
     pub fn upload(&self) -> Option<UploadId> {
-        self.state().upload.clone()
+        self.state().upload.as_ref().map(|upload| upload.id.clone())
     }
 
     /// Notes in the record, if there is one, that the file belongs elsewhere now.
@@ -135,4 +152,8 @@ impl StagedFile {
         self.session.remove(&self.record_path);
         self.kept.store(false, Ordering::Relaxed);
     }
+}
+
+fn in_record(upload: Option<&NotedUpload>) -> (Option<UploadId>, Option<u64>) {
+    (upload.map(|upload| upload.id.clone()), upload.and_then(|upload| upload.mark))
 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::file::StagedFile;
+use super::journal::NotedUpload;
 use super::moves::{self, LeftMoves, Moves};
 use super::record::{self, Noted, Record, RecordFault, RecordState};
 use super::session::{Session, check_owned, lock_dir, remove_session, source_dir};
@@ -148,7 +149,12 @@ impl Leftover {
     /// # Errors
     /// What the local file system gives.
     pub fn open(&self) -> Result<StagedFile> {
-        StagedFile::adopt(self.session.clone(), &self.file, &self.here())
+        let upload = self
+            .record
+            .as_ref()
+            .ok()
+            .and_then(|record| record.upload_id.clone().map(|id| NotedUpload { id, mark: record.upload_mark }));
+        StagedFile::adopt(self.session.clone(), &self.file, &self.here(), upload)
     }
 
     /// Notes that the multipart upload that the record names is gone.
@@ -156,7 +162,9 @@ impl Leftover {
     /// # Errors
     /// What the local file system gives.
     pub fn forget_upload(&self) -> Result<()> {
-        record::change(&self.file.with_extension("json"), |record| record.upload_id = None)
+        record::change(&self.file.with_extension("json"), |record| {
+            (record.upload_id, record.upload_mark) = (None, None)
+        })
     }
 
     /// Removes data and record for good.

@@ -19,6 +19,7 @@ mod space;
 
 pub use beside::Companion;
 pub use file::StagedFile;
+pub use journal::NotedUpload;
 pub use leftover::{Doubt, Leftover, Remaining, remaining};
 pub use moves::{LeftMoves, MovePhase, Moves, MovesFile, OneMove};
 pub use ranges::RangeMap;

@@ -37,6 +37,8 @@ pub struct Record {
     pub attributes: RecordAttributes,
     /// The multipart upload that is under way.
     pub upload_id: Option<UploadId>,
+    /// What that upload makes, if its parts are bytes of the file ([`RecordAttributes::mark`]).
+    pub upload_mark: Option<u64>,
 }
 
 /// Whether a staged file is whole.
@@ -72,6 +74,14 @@ pub struct RecordAttributes {
     /// Names and values of its tags.
     #[serde(default)]
     pub tags: Vec<(String, String)>,
+}
+
+impl RecordAttributes {
+    /// Tells what is made of a file with these attributes under `key` from all that is made of it otherwise: an upload takes
+    /// both when it begins, and must not be completed for another file than that.
+    pub fn mark(&self, key: &ObjectKey) -> Option<u64> {
+        serde_json::to_vec(&(key.as_str(), self)).ok().map(|text| crc_fast::crc64_nvme(&text))
+    }
 }
 
 /// An object's encryption, as the record keeps it.
@@ -112,6 +122,8 @@ struct Line {
     size: u64,
     attributes: RecordAttributes,
     upload_id: Option<String>,
+    #[serde(default)]
+    upload_mark: Option<u64>,
     /// Start and end of what is here.
     present: Vec<(u64, u64)>,
     /// The run of the kernel in which it was written: what was not synced outlives processes, but not that.
@@ -189,6 +201,7 @@ impl Line {
             size: record.size,
             attributes: record.attributes.clone(),
             upload_id: record.upload_id.as_ref().map(|id| id.as_str().to_owned()),
+            upload_mark: record.upload_mark,
             present: present.iter().map(|range| (range.start, range.end)).collect(),
             boot: BOOT.clone(),
             synced: false,
@@ -224,6 +237,7 @@ impl Line {
             size: self.size,
             attributes: self.attributes,
             upload_id: self.upload_id.map(UploadId::new),
+            upload_mark: self.upload_mark,
         })
     }
 }
@@ -334,6 +348,7 @@ mod tests {
                 ..Default::default()
             },
             upload_id: Some(UploadId::new("u")),
+            upload_mark: Some(u64::MAX),
         }
     }
 
@@ -358,6 +373,7 @@ mod tests {
     #[test]
     fn a_record_of_a_version_that_knew_no_tags_is_read() {
         let mut json = serde_json::to_value(Line::new(&a_record(), &[])).expect("encodes");
+        assert!(json.as_object_mut().expect("a record").remove("upload_mark").is_some());
         let attributes = json["attributes"].as_object_mut().expect("attributes");
         assert!(attributes.remove("encryption").is_some() && attributes.remove("tags").is_some());
         let mut text = format!("{json}\n").into_bytes();

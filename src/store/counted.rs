@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use super::latency::Histogram;
 use super::{
     Attributes, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore, Operation,
-    PartSource, UploadBody, UploadedPart,
+    PartSource, PartsPage, UploadBody, UploadedPart,
 };
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
@@ -182,6 +182,16 @@ impl ObjectStore for Counted {
     ) -> Result<UploadedPart> {
         let copy = self.inner.upload_part_copy(key, upload, number, source, source_etag, range);
         self.count(Operation::UploadPartCopy, 0, copy).await
+    }
+
+    async fn list_parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage> {
+        self.count(Operation::ListParts, 0, self.inner.list_parts(key, upload, after, most)).await
     }
 
     async fn complete_upload(

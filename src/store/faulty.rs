@@ -12,7 +12,7 @@ use futures_util::{StreamExt, stream};
 
 use super::{
     Attributes, BodyStream, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
-    Operation, PartSource, UploadBody, UploadedPart,
+    Operation, PartSource, PartsPage, UploadBody, UploadedPart,
 };
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
@@ -225,6 +225,17 @@ impl ObjectStore for Faulty {
     ) -> Result<UploadedPart> {
         let request = self.inner.upload_part_copy(key, upload, number, source, source_etag, range);
         self.play(Operation::UploadPartCopy, key.as_str(), request).await
+    }
+
+    async fn list_parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage> {
+        let request = self.inner.list_parts(key, upload, after, most);
+        self.play(Operation::ListParts, key.as_str(), request).await
     }
 
     async fn complete_upload(

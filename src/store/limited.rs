@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     Attributes, BodyStream, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
-    PartSource, UploadBody, UploadedPart,
+    PartSource, PartsPage, UploadBody, UploadedPart,
 };
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
@@ -128,6 +128,17 @@ impl ObjectStore for Limited {
     ) -> Result<UploadedPart> {
         let _place = self.place().await?;
         self.inner.upload_part_copy(key, upload, number, source, source_etag, range).await
+    }
+
+    async fn list_parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage> {
+        let _place = self.brief().await?;
+        self.inner.list_parts(key, upload, after, most).await
     }
 
     async fn complete_upload(

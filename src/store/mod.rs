@@ -35,7 +35,7 @@ pub use counted::{Count, Counted, Counts};
 pub use faulty::{Fault, FaultKind, Faulty};
 pub use limited::Limited;
 pub use operation::Operation;
-pub use s3::S3Store;
+pub use s3::{Digest, S3Store, Sum};
 
 /// User metadata (`x-amz-meta-*`): lower-case names without that prefix, at most 2 KiB in all.
 pub type UserMetadata = BTreeMap<String, String>;
@@ -182,6 +182,28 @@ pub struct UploadedPart {
     pub checksum: Option<String>,
 }
 
+/// A part of an upload that is not complete, as the store tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedPart {
+    /// Its number.
+    pub number: PartNumber,
+    /// Its ETag.
+    pub etag: ETag,
+    /// Number of bytes.
+    pub size: u64,
+    /// The sum of its bytes, by the algorithm of this mount's uploads, when the store tells it.
+    pub sum: Option<Sum>,
+}
+
+/// One page of the parts of an upload, by number.
+#[derive(Clone, Debug, Default)]
+pub struct PartsPage {
+    /// Parts.
+    pub parts: Vec<ListedPart>,
+    /// The next page begins after this part; `None` is the end.
+    pub next: Option<PartNumber>,
+}
+
 /// A server-side copy of a whole object of at most 5 GiB.
 #[derive(Clone, Debug)]
 pub struct CopyRequest {
@@ -279,6 +301,16 @@ pub trait ObjectStore: Send + Sync + std::fmt::Debug {
         source_etag: &ETag,
         range: Option<ByteRange>,
     ) -> Result<UploadedPart>;
+
+    /// One page of ListParts: of the parts after `after`, at most `most` (1 to 1000; 0 asks for the most). Errors: `UploadGone`,
+    /// `AccessDenied`, …
+    async fn list_parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage>;
 
     /// CompleteMultipartUpload with the parts in order, repeating each part's checksum. `size` is that of the
     /// whole object, `crc64nvme` its checksum when it is known. Errors as `put`, and `UploadGone`.

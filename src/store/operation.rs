@@ -19,6 +19,8 @@ pub enum Operation {
     UploadPart,
     /// UploadPartCopy.
     UploadPartCopy,
+    /// ListParts.
+    ListParts,
     /// CompleteMultipartUpload.
     CompleteUpload,
     /// AbortMultipartUpload.
@@ -35,7 +37,7 @@ pub enum Operation {
 
 impl Operation {
     /// All of them, in the order of their declaration.
-    pub const ALL: [Operation; 14] = [
+    pub const ALL: [Operation; 15] = [
         Operation::Head,
         Operation::Tags,
         Operation::List,
@@ -44,6 +46,7 @@ impl Operation {
         Operation::CreateUpload,
         Operation::UploadPart,
         Operation::UploadPartCopy,
+        Operation::ListParts,
         Operation::CompleteUpload,
         Operation::AbortUpload,
         Operation::Copy,
@@ -64,6 +67,7 @@ impl Operation {
             Operation::UploadPart => "UploadPart",
             Operation::UploadPartCopy => "UploadPartCopy",
             Operation::CompleteUpload => "CompleteMultipartUpload",
+            Operation::ListParts => "ListParts",
             Operation::AbortUpload => "AbortMultipartUpload",
             Operation::Copy => "CopyObject",
             Operation::Delete => "DeleteObject",

@@ -1,7 +1,13 @@
-//! Attributes of objects as the journal of the stage keeps them: the stage knows nothing of S3's.
+//! Attributes and uploads of objects as the journal of the stage keeps them: the stage knows nothing of S3's.
 
-use crate::stage::{RecordAttributes, RecordEncryption};
+use crate::stage::{NotedUpload, RecordAttributes, RecordEncryption};
 use crate::store::{Attributes, Encryption, Tags};
+use crate::types::{ObjectKey, UploadId};
+
+/// An upload whose parts are bytes of the file, and which another run may go on with.
+pub(super) fn noted(id: &UploadId, key: &ObjectKey, attributes: &Attributes) -> NotedUpload {
+    NotedUpload { id: id.clone(), mark: RecordAttributes::from(attributes).mark(key) }
+}
 
 impl From<&Attributes> for RecordAttributes {
     fn from(attributes: &Attributes) -> Self {

@@ -14,6 +14,7 @@ mod keep;
 mod multipart;
 mod plan;
 mod reader;
+mod resume;
 mod stream;
 mod strides;
 mod sums;
@@ -246,6 +247,12 @@ impl Transfer {
         Some(opening)
     }
 
+    /// Makes place beside a staged file for the upload that an earlier run had begun of it ([`Opening::resume`]). A commit waits
+    /// until that is decided. `None` when another upload was begun.
+    pub fn resuming(&self, file: &Arc<StagedFile>) -> Option<Opening> {
+        stream::Stream::open(&self.shared, Grid::new(self.shared.settings.part_size), file)
+    }
+
     /// Whether the last of `run`, a write of `len` bytes, has passed the end of a part.
     pub fn passes_part(&self, run: ByteRange, len: usize) -> bool {
         let part = self.shared.settings.part_size.max(1);
@@ -320,6 +327,10 @@ impl Transfer {
 
     /// How the change of a large object would be stored with the least bytes: `None` when the file had better go up whole.
     pub fn plan_update(&self, base: &Version, file: &StagedFile) -> Option<Vec<Piece>> {
+        // S3 copies no range of a smaller object.
+        if base.size <= plan::PART_MIN {
+            return None;
+        }
         plan::plan_update(file.size(), &file.unchanged(base.size), self.shared.settings.part_size)
     }
 

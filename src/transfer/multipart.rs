@@ -127,6 +127,13 @@ impl Multipart {
         begun.await.unwrap_or(Err(Error::Internal("the begin of an upload ended in a panic")))
     }
 
+    /// An upload of ours that was begun before, by a process that is gone.
+    pub(super) fn adopt(shared: &Arc<Shared>, key: &ObjectKey, id: UploadId) -> Self {
+        let parts = Parts { store: shared.store.clone(), key: key.clone(), id, unanswered: Arc::default() };
+        let counted = Some(Counted::new(shared));
+        Multipart { shared: shared.clone(), parts, pending: true, aborted: false, counted }
+    }
+
     pub(super) fn id(&self) -> &UploadId {
         &self.parts.id
     }

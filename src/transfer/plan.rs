@@ -64,15 +64,22 @@ fn single_max(part_size: u64) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grid {
     part_size: u64,
+    /// Parts before they double.
+    step: u64,
 }
 
 impl Grid {
-    /// Parts between equal ones and twice as large ones.
+    /// Parts between equal ones and twice as large ones. PARTS_MAX is a multiple of it.
     const STEP: u64 = 1000;
 
     /// A grid whose first parts have `part_size` bytes, within S3's limits.
     pub fn new(part_size: u64) -> Self {
-        Grid { part_size: part_size.clamp(PART_MIN, PART_MAX) }
+        Grid { part_size: part_size.clamp(PART_MIN, PART_MAX), step: Self::STEP }
+    }
+
+    /// A grid of equal parts, as [`Plan`] cuts a file.
+    pub fn even(part_size: u64) -> Self {
+        Grid { step: PARTS_MAX.into(), ..Grid::new(part_size) }
     }
 
     /// Bytes of the first parts.
@@ -87,7 +94,7 @@ impl Grid {
 
     fn size_of(self, index: u64) -> u64 {
         // At most 5 GiB × 2^9: it fits.
-        (self.part_size << (index / Self::STEP).min(9)).min(PART_MAX)
+        (self.part_size << (index / self.step).min(9)).min(PART_MAX)
     }
 
     /// The bytes of part number `index`, counted from 0; `None` past the last part that S3 takes.
@@ -95,19 +102,19 @@ impl Grid {
         if index >= u64::from(PARTS_MAX) {
             return None;
         }
-        let before: u64 = (0..index / Self::STEP).map(|step| Self::STEP * self.size_of(step * Self::STEP)).sum();
-        Some(ByteRange::at(before + index % Self::STEP * self.size_of(index), self.size_of(index)))
+        let before: u64 = (0..index / self.step).map(|step| self.step * self.size_of(step * self.step)).sum();
+        Some(ByteRange::at(before + index % self.step * self.size_of(index), self.size_of(index)))
     }
 
     /// The part that holds byte `offset`; one past the last where none does.
     pub fn index_at(self, offset: u64) -> u64 {
         let mut before = 0;
-        for first in (0..u64::from(PARTS_MAX)).step_by(Self::STEP as usize) {
+        for first in (0..u64::from(PARTS_MAX)).step_by(self.step as usize) {
             let size = self.size_of(first);
-            if offset < before + Self::STEP * size {
+            if offset < before + self.step * size {
                 return first + (offset - before) / size;
             }
-            before += Self::STEP * size;
+            before += self.step * size;
         }
         PARTS_MAX.into()
     }

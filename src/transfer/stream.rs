@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::Shared;
 use super::multipart::Multipart;
 use super::plan::Grid;
-use super::upload::{SentPart, StagedBytes, send_part};
+use super::resume::{self, Known};
+use super::upload::{SentPart, StagedBytes};
+use super::{Shared, journal};
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::{Attributes, PartSource};
-use crate::types::{ByteRange, ObjectKey};
+use crate::types::{ByteRange, ObjectKey, UploadId};
 
 /// A part that is written again and again goes up this often before the commit, no more.
 const TIMES: u8 = 2;
@@ -35,14 +36,17 @@ pub struct Target {
 
 pub(super) struct Stream {
     shared: Arc<Shared>,
-    grid: Grid,
     state: Mutex<State>,
     moved: watch::Sender<u64>,
 }
 
-#[derive(Default)]
 struct State {
     phase: Phase,
+    grid: Grid,
+    /// What may be up since an earlier run, and was not looked at yet.
+    known: Known,
+    /// An earlier run had begun it.
+    resumed: bool,
     /// The first part that no sequential writer has passed.
     next: u64,
     ready: VecDeque<(u64, ByteRange)>,
@@ -71,8 +75,8 @@ impl Stream {
 
     /// Puts a stream beside a file that has none; `None` if it has one.
     pub(super) fn open(shared: &Arc<Shared>, grid: Grid, file: &Arc<StagedFile>) -> Option<Opening> {
-        let stream =
-            Arc::new(Stream { shared: shared.clone(), grid, state: Mutex::default(), moved: watch::Sender::new(0) });
+        let state = Mutex::new(State::new(grid));
+        let stream = Arc::new(Stream { shared: shared.clone(), state, moved: watch::Sender::new(0) });
         let beside = stream.clone();
         let opening = Opening { stream, file: file.clone() };
         file.accompany(|| beside).then_some(opening)
@@ -84,11 +88,11 @@ impl Stream {
         if !matches!(state.phase, Phase::Opening | Phase::Open(..)) || state.error.is_some() {
             return;
         }
-        if self.grid.part(state.next).is_none_or(|next| run.start < next.start && run.end < next.end) {
+        if state.grid.part(state.next).is_none_or(|next| run.start < next.start && run.end < next.end) {
             // An earlier place is being written.
-            state.next = state.next.min(self.grid.index_at(run.start));
+            state.next = state.next.min(state.grid.index_at(run.start));
         }
-        while let Some(part) = self.grid.part(state.next).filter(|part| part.end <= run.end) {
+        while let Some(part) = state.grid.part(state.next).filter(|part| part.end <= run.end) {
             let index = state.next;
             state.next += 1;
             let times = state.times.get(&index).copied().unwrap_or(0);
@@ -121,7 +125,8 @@ impl Stream {
             state.running.insert(index);
             let running = Running { stream: self.clone(), file: file.clone(), part: (index, part), outcome: None };
             let (bytes, parts) = (StagedBytes::new(&self.shared, file), parts.clone());
-            let send = async move { running.end(send_part(bytes, parts, index, part).await) };
+            let known = state.known.remove(&index);
+            let send = async move { running.end(resume::bring_part(bytes, parts, (index, part), known).await) };
             state.tasks.spawn_on(send, &self.shared.runtime);
         }
     }
@@ -165,7 +170,8 @@ impl Stream {
         if self.target().await.is_none() {
             return Ok(None);
         }
-        let Some(parts) = self.grid.parts(file.size()) else { return Ok(None) };
+        let grid = self.state().grid;
+        let Some(parts) = grid.parts(file.size()) else { return Ok(None) };
         {
             let mut state = self.state();
             state.ready.clear();
@@ -200,6 +206,11 @@ impl Stream {
         Err(Error::Internal("a file changes while it is committed"))
     }
 
+    /// An earlier run had begun it.
+    pub(super) fn is_resumed(&self) -> bool {
+        self.state().resumed
+    }
+
     /// Stops, and aborts what was begun.
     pub(super) fn cancel(&self) {
         let (phase, mut tasks) = {
@@ -226,6 +237,24 @@ impl Stream {
     fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn new(grid: Grid) -> Self {
+        State {
+            phase: Phase::default(),
+            grid,
+            known: Known::new(),
+            resumed: false,
+            next: 0,
+            ready: VecDeque::new(),
+            running: BTreeSet::new(),
+            sent: BTreeMap::new(),
+            times: BTreeMap::new(),
+            error: None,
+            tasks: JoinSet::new(),
+        }
     }
 }
 
@@ -282,7 +311,8 @@ impl Opening {
             return Ok(());
         }
         let multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
-        if let Err(error) = self.file.note_upload(Some(multipart.id().clone())) {
+        let noted = journal::noted(multipart.id(), &target.key, &target.attributes);
+        if let Err(error) = self.file.note_upload(Some(noted)) {
             tracing::debug!(%error, "the journal does not name an upload that was begun");
         }
         {
@@ -296,6 +326,30 @@ impl Opening {
         // Called back meanwhile.
         multipart.abort().await;
         self.file.note_upload(None)
+    }
+
+    /// Goes on with an upload that an earlier run had begun for `target`, the one that the file's record names, and tells how many
+    /// of its parts are worth a look. With none there is nothing to go on with: the upload may still be there, and the file goes
+    /// up anew at its commit.
+    ///
+    /// # Errors
+    /// What the store says; it is then as above.
+    pub async fn resume(self, target: Target, id: &UploadId) -> Result<usize> {
+        let shared = &self.stream.shared;
+        let found = resume::look(shared, &target.key, id, self.file.size()).await;
+        if let Ok(Some((grid, known))) = &found {
+            let mut state = self.stream.state();
+            if matches!(state.phase, Phase::Opening) {
+                let multipart = Multipart::adopt(shared, &target.key, id.clone());
+                // What a writer has passed meanwhile was cut by another grid, perhaps.
+                state.ready.clear();
+                (state.next, state.grid, state.known, state.resumed) = (0, *grid, known.clone(), true);
+                state.phase = Phase::Open(multipart, Box::new(target));
+                return Ok(known.len());
+            }
+        }
+        self.file.take_companion();
+        found.map(|_| 0)
     }
 }
 

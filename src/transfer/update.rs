@@ -11,7 +11,7 @@ use super::plan::Piece;
 use super::upload::{SentPart, StagedBytes, Upload, send_part};
 use super::{Shared, tasks};
 use crate::error::{Error, Result};
-use crate::stage::StagedFile;
+use crate::stage::{NotedUpload, StagedFile};
 use crate::store::{Attributes, PartSource, UploadedPart};
 use crate::types::{Expect, ObjectKey, Version};
 
@@ -71,7 +71,8 @@ impl Update {
     async fn one_upload(&self) -> Result<Version> {
         let Upload { bytes, key, attributes, .. } = &self.upload;
         let mut multipart = Multipart::create(&bytes.shared, key, attributes, PartSource::Copies).await?;
-        self.upload.note_upload(Some(multipart.id().clone()));
+        // Another run does not go on with copies: it can't compare them with anything.
+        self.upload.note_upload(Some(NotedUpload { id: multipart.id().clone(), mark: None }));
         let done = self.parts_and_completion(&mut multipart).await;
         if done.is_err() && multipart.abort().await {
             self.upload.note_upload(None);

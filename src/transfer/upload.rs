@@ -10,13 +10,14 @@ use futures_util::StreamExt;
 use super::multipart::{Multipart, Parts};
 use super::plan::{Plan, plan_upload};
 use super::stream::Stream;
-use super::{Shared, tasks};
+use super::{Shared, journal, tasks};
 use crate::cache::Reservation;
+use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 use crate::inode::Attempt;
-use crate::stage::StagedFile;
-use crate::store::{Attributes, ObjectInfo, PartSource, UploadBody, UploadedPart};
-use crate::types::{ByteRange, Expect, ObjectKey, UploadId, Version};
+use crate::stage::{NotedUpload, StagedFile};
+use crate::store::{Attributes, Digest, ObjectInfo, PartSource, Sum, UploadBody, UploadedPart};
+use crate::types::{ByteRange, Expect, ObjectKey, Version};
 
 /// Larger parts are read from the file while they are sent.
 const MEMORY_MAX: u64 = 32 << 20;
@@ -129,8 +130,11 @@ impl Upload {
         let shared = &self.bytes.shared;
         let mut attempt = 1;
         loop {
+            let resumed = begun.as_ref().is_some_and(|begun| begun.is_resumed());
             let error = match self.one_upload(plan, begun.take()).await {
                 Err(error @ (Error::ConcurrentWrite | Error::UploadGone)) => error,
+                // What an earlier run has left does not fit: this one sends all of it.
+                Err(error @ (Error::Corrupt(_) | Error::Server { .. })) if resumed => error,
                 done => return done,
             };
             if attempt >= shared.patience.redo {
@@ -168,7 +172,7 @@ impl Upload {
     async fn send_all(&self, plan: Plan) -> Result<(Multipart, Result<Vec<SentPart>>)> {
         let shared = &self.bytes.shared;
         let multipart = Multipart::create(shared, &self.key, &self.attributes, PartSource::Bodies).await?;
-        self.note_upload(Some(multipart.id().clone()));
+        self.note_upload(Some(journal::noted(multipart.id(), &self.key, &self.attributes)));
         let jobs = plan
             .parts(self.size)
             .enumerate()
@@ -190,8 +194,8 @@ impl Upload {
         }
     }
 
-    pub(super) fn note_upload(&self, id: Option<UploadId>) {
-        if let Err(error) = self.bytes.file.note_upload(id) {
+    pub(super) fn note_upload(&self, upload: Option<NotedUpload>) {
+        if let Err(error) = self.bytes.file.note_upload(upload) {
             tracing::debug!(%error, "the journal does not name an upload");
         }
     }
@@ -312,16 +316,36 @@ impl StagedBytes {
     async fn checksum(&self, range: ByteRange) -> Result<u64> {
         let file = self.file.clone();
         tasks::run_blocking(&self.shared.runtime, move || {
-            let (mut digest, mut at) = (crc_fast::Digest::new(Crc64Nvme), range.start);
-            while at < range.end {
-                let bytes = read_exact(&file, at, (range.end - at).min(READ as u64) as usize)?;
-                digest.update(&bytes);
-                at += bytes.len() as u64;
-            }
+            let mut digest = crc_fast::Digest::new(Crc64Nvme);
+            read_through(&file, range, |bytes| digest.update(bytes))?;
             Ok(digest.finalize())
         })
         .await
     }
+
+    /// As above, and the sum of this algorithm.
+    pub(super) async fn checksum_and(&self, range: ByteRange, algorithm: ChecksumAlgorithm) -> Result<(u64, Sum)> {
+        let file = self.file.clone();
+        tasks::run_blocking(&self.shared.runtime, move || {
+            let (mut digest, mut other) = (crc_fast::Digest::new(Crc64Nvme), Digest::new(algorithm));
+            read_through(&file, range, |bytes| {
+                digest.update(bytes);
+                other.update(bytes);
+            })?;
+            Ok((digest.finalize(), other.finish()))
+        })
+        .await
+    }
+}
+
+fn read_through(file: &StagedFile, range: ByteRange, mut take: impl FnMut(&[u8])) -> Result<()> {
+    let mut at = range.start;
+    while at < range.end {
+        let bytes = read_exact(file, at, (range.end - at).min(READ as u64) as usize)?;
+        take(&bytes);
+        at += bytes.len() as u64;
+    }
+    Ok(())
 }
 
 fn read_exact(file: &StagedFile, offset: u64, len: usize) -> Result<Bytes> {

@@ -30,5 +30,6 @@ mod promises;
 mod reads;
 mod recover;
 mod refused;
+mod resume;
 mod stage_limits;
 mod status;

@@ -1,7 +1,8 @@
 //! Multipart uploads.
 
+use pailfs::config::ChecksumAlgorithm;
 use pailfs::error::{Error, Result};
-use pailfs::store::{Attributes, PartSource, UploadBody, UploadedPart};
+use pailfs::store::{Attributes, ListedPart, PartSource, Sum, UploadBody, UploadedPart};
 use pailfs::types::{ByteRange, ETag, Expect, PartNumber, UploadId, Version};
 
 use crate::reading::crc;
@@ -78,6 +79,54 @@ fn a_part_may_be_sent_again() {
         let parts = parts_of(&world, &upload, &bytes).await;
         complete(&world, &upload, &parts, &bytes, &Expect::Any).await.unwrap();
         assert!(world.bytes("a").await == bytes);
+    });
+}
+
+#[test]
+fn parts_that_are_up_are_told_page_by_page_and_make_the_object() {
+    on_every_store(|world| async move {
+        let bytes = pattern(3 * PART + 10);
+        let upload = start(&world).await;
+        send(&world, &upload, 1, &vec![0; PART]).await.unwrap();
+        let sent = parts_of(&world, &upload, &bytes).await;
+        let (mut told, mut after) = (Vec::new(), None);
+        for wanted in [3, 1] {
+            let page = world.store.list_parts(&world.key("a"), &upload, after, 3).await.unwrap();
+            assert_eq!(page.parts.len(), wanted);
+            told.extend(page.parts);
+            after = page.next;
+        }
+        assert_eq!(after, None);
+        let all = world.store.list_parts(&world.key("a"), &upload, None, 0).await.unwrap();
+        assert_eq!((&all.parts, all.next), (&told, None));
+        for ((part, sent), chunk) in told.iter().zip(&sent).zip(bytes.chunks(PART)) {
+            assert_eq!((part.number, &part.etag, part.size), (sent.number, &sent.etag, chunk.len() as u64));
+            let sum = Sum::of(ChecksumAlgorithm::Crc64Nvme, chunk);
+            assert_eq!(part.sum.as_ref(), Some(&sum));
+        }
+        let again = |part: &ListedPart| UploadedPart {
+            number: part.number,
+            etag: part.etag.clone(),
+            size: part.size,
+            checksum: part.sum.as_ref().map(|sum| sum.text.clone()),
+        };
+        let parts: Vec<_> = told.iter().map(again).collect();
+        complete(&world, &upload, &parts, &bytes, &Expect::Absent).await.unwrap();
+        assert!(world.bytes("a").await == bytes);
+        let late = world.store.list_parts(&world.key("a"), &upload, None, 0).await;
+        assert!(matches!(late, Err(Error::UploadGone)), "{late:?}");
+    });
+}
+
+#[test]
+fn an_upload_without_parts_tells_none() {
+    on_every_store(|world| async move {
+        let upload = start(&world).await;
+        let page = world.store.list_parts(&world.key("a"), &upload, None, 0).await.unwrap();
+        assert_eq!((page.parts, page.next), (Vec::new(), None));
+        world.store.abort_upload(&world.key("a"), &upload).await.unwrap();
+        let gone = world.store.list_parts(&world.key("a"), &upload, None, 0).await;
+        assert!(matches!(gone, Err(Error::UploadGone)), "{gone:?}");
     });
 }
 

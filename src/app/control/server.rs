@@ -233,7 +233,7 @@ impl Subject {
         let counts = self.counted.counts();
         let each = |operation: Operation| {
             let thousand = match operation {
-                Operation::Head | Operation::Tags | Operation::Get => PRICES.1,
+                Operation::Head | Operation::Tags | Operation::Get | Operation::ListParts => PRICES.1,
                 Operation::Delete | Operation::DeleteMany | Operation::AbortUpload => 0.0,
                 Operation::List
                 | Operation::Put

@@ -37,6 +37,7 @@ fn record(state: RecordState) -> Record {
         size: 5,
         attributes: RecordAttributes { metadata: BTreeMap::from([("a".into(), "b".into())]), ..Default::default() },
         upload_id: None,
+        upload_mark: None,
     }
 }
 

@@ -18,13 +18,16 @@ const CRC32C: CrcAlgorithm = CrcAlgorithm::Crc32Iscsi;
 
 /// A sum as headers carry it: base64 of the big-endian bytes, and `-N` behind one of the sums of N parts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sum {
-    pub(super) algorithm: ChecksumAlgorithm,
-    pub(super) text: String,
+pub struct Sum {
+    /// How it was computed.
+    pub algorithm: ChecksumAlgorithm,
+    /// As it is sent.
+    pub text: String,
 }
 
 impl Sum {
-    pub(super) fn of(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> Self {
+    /// The sum of these bytes.
+    pub fn of(algorithm: ChecksumAlgorithm, bytes: &[u8]) -> Self {
         let mut digest = Digest::new(algorithm);
         digest.update(bytes);
         digest.finish()
@@ -119,33 +122,38 @@ pub(super) fn names(algorithm: ChecksumAlgorithm) -> (Name, ChecksumType) {
 }
 
 /// A sum that is being computed.
-pub(super) enum Digest {
+pub struct Digest(State);
+
+enum State {
     Crc64(crc_fast::Digest),
     Crc32c(crc_fast::Digest),
     Sha256(Sha256),
 }
 
 impl Digest {
-    pub(super) fn new(algorithm: ChecksumAlgorithm) -> Self {
-        match algorithm {
-            ChecksumAlgorithm::Crc64Nvme => Digest::Crc64(crc_fast::Digest::new(CRC64)),
-            ChecksumAlgorithm::Crc32c => Digest::Crc32c(crc_fast::Digest::new(CRC32C)),
-            ChecksumAlgorithm::Sha256 => Digest::Sha256(Sha256::new()),
+    /// Of no bytes yet.
+    pub fn new(algorithm: ChecksumAlgorithm) -> Self {
+        Digest(match algorithm {
+            ChecksumAlgorithm::Crc64Nvme => State::Crc64(crc_fast::Digest::new(CRC64)),
+            ChecksumAlgorithm::Crc32c => State::Crc32c(crc_fast::Digest::new(CRC32C)),
+            ChecksumAlgorithm::Sha256 => State::Sha256(Sha256::new()),
+        })
+    }
+
+    /// Takes the next bytes in.
+    pub fn update(&mut self, bytes: &[u8]) {
+        match &mut self.0 {
+            State::Crc64(crc) | State::Crc32c(crc) => crc.update(bytes),
+            State::Sha256(sha) => sha.update(bytes),
         }
     }
 
-    pub(super) fn update(&mut self, bytes: &[u8]) {
-        match self {
-            Digest::Crc64(crc) | Digest::Crc32c(crc) => crc.update(bytes),
-            Digest::Sha256(sha) => sha.update(bytes),
-        }
-    }
-
-    pub(super) fn finish(self) -> Sum {
-        match self {
-            Digest::Crc64(crc) => Sum::crc64nvme(crc.finalize()),
-            Digest::Crc32c(crc) => Sum::crc32c(crc.finalize()),
-            Digest::Sha256(sha) => Sum::new(ChecksumAlgorithm::Sha256, &sha.finalize()),
+    /// The sum of all of them.
+    pub fn finish(self) -> Sum {
+        match self.0 {
+            State::Crc64(crc) => Sum::crc64nvme(crc.finalize()),
+            State::Crc32c(crc) => Sum::crc32c(crc.finalize()),
+            State::Sha256(sha) => Sum::new(ChecksumAlgorithm::Sha256, &sha.finalize()),
         }
     }
 }

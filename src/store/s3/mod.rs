@@ -16,6 +16,8 @@ mod probe;
 mod read;
 mod write;
 
+pub use checksum::{Digest, Sum};
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -30,7 +32,7 @@ pub(super) use attempts::Attempts;
 use super::connect::ask_first;
 use super::{
     Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
-    PartSource, UploadBody, UploadedPart,
+    PartSource, PartsPage, UploadBody, UploadedPart,
 };
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
@@ -213,6 +215,16 @@ impl ObjectStore for S3Store {
         range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         self.copy_part(key, upload, number, source, source_etag, range).await
+    }
+
+    async fn list_parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage> {
+        self.list_parts_page(key, upload, after, most).await
     }
 
     async fn complete_upload(

@@ -7,14 +7,14 @@
 use std::fmt::Display;
 use std::sync::atomic::Ordering;
 
-use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart};
+use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart, Part};
 
 use super::checksum::{self, Sum, compare, told_sum, with_sum};
 use super::write::{metadata, storage_class, told, unmet, untagged, warn_untagged};
 use super::{S3Store, body, conditions, encoding, written};
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
-use crate::store::{Attributes, PartSource, UploadBody, UploadedPart, errors};
+use crate::store::{Attributes, ListedPart, PartSource, PartsPage, UploadBody, UploadedPart, errors};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
 impl S3Store {
@@ -161,6 +161,45 @@ impl S3Store {
             );
         }
         Error::Unsupported("copying parts into an upload with the checksum that was asked for")
+    }
+
+    pub(super) async fn list_parts_page(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage> {
+        let request = self
+            .client
+            .list_parts()
+            .bucket(&self.bucket)
+            .key(key.as_str())
+            .upload_id(upload.as_str())
+            .set_request_payer(self.payer())
+            .set_part_number_marker(after.map(|part| part.get().to_string()))
+            .set_max_parts((most > 0).then_some(i32::from(most)));
+        let answer = request.send().await.map_err(|error| errors::read("ListParts", error))?;
+        let parts = answer.parts().iter().map(|part| self.listed(part)).collect::<Result<Vec<_>>>()?;
+        if let Some(after) = after
+            && parts.iter().any(|part| part.number <= after)
+        {
+            return Err(Error::Corrupt("ListParts was answered with parts that were told before".into()));
+        }
+        // The last part is where the next page begins, whatever marker the store names.
+        let next = parts.last().map(|part| part.number).filter(|_| answer.is_truncated() == Some(true));
+        Ok(PartsPage { parts, next })
+    }
+
+    fn listed(&self, part: &Part) -> Result<ListedPart> {
+        let odd = || Error::Corrupt("ListParts was answered with a part that lacks its number, size or ETag".into());
+        let index = part.part_number().and_then(|number| u64::try_from(number).ok()?.checked_sub(1)).ok_or_else(odd)?;
+        Ok(ListedPart {
+            number: PartNumber::from_index(index)?,
+            etag: ETag::parse(part.e_tag().ok_or_else(odd)?),
+            size: part.size().and_then(|size| u64::try_from(size).ok()).ok_or_else(odd)?,
+            sum: told_sum!(part, self.algorithm()).filter(Sum::is_well_formed),
+        })
     }
 
     pub(super) async fn complete_multipart(

@@ -5,6 +5,7 @@
 
 pub(crate) mod fake;
 mod read;
+mod resume;
 mod sums;
 mod write;
 

@@ -184,6 +184,19 @@ impl Objects {
         reply.uploads().iter().filter_map(|upload| upload.key()).map(str::to_owned).collect()
     }
 
+    /// How many parts are up of the uploads of this object that are neither completed nor aborted.
+    pub fn parts_up(&self, name: &str) -> u64 {
+        let key = self.key(name);
+        let uploads = self.client.list_multipart_uploads().bucket(&self.bucket).prefix(&key).send();
+        let uploads = self.runtime.block_on(uploads).unwrap_or_else(|e| panic!("ListMultipartUploads: {e:?}"));
+        let parts = |id: &str| {
+            let request = self.client.list_parts().bucket(&self.bucket).key(&key).upload_id(id).send();
+            // It may have gone since.
+            self.runtime.block_on(request).map_or(0, |reply| reply.parts().len() as u64)
+        };
+        uploads.uploads().iter().filter_map(|upload| upload.upload_id()).map(parts).sum()
+    }
+
     /// Removes what the test left, without failing: it runs while a panic unwinds, too.
     pub fn remove_all(&self) {
         let bucket = &self.bucket;

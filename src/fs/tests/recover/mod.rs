@@ -1,10 +1,11 @@
 //! What a run leaves when it is killed, and what the next one makes of it.
 //!
 //! Owns the runs that are killed: the next one starts on a copy of what their stage held at that moment. What another writer
-//! has to do with it is in `others`, renames of directories are in `renames`.
+//! has to do with it is in `others`, renames of directories are in `renames`, uploads that go on in `uploads`.
 
 mod others;
 mod renames;
+mod uploads;
 
 use std::path::Path;
 use std::sync::atomic::Ordering;
@@ -15,7 +16,7 @@ use super::*;
 use crate::error::Error;
 use crate::fs::recover::AT_ONCE;
 use crate::fs::{Holders, Recovery, RenameMode};
-use crate::stage::{Leftover, Record, RecordAttributes, RecordState, remaining};
+use crate::stage::{Leftover, NotedUpload, Record, RecordAttributes, RecordState, remaining};
 use crate::store::{Attributes, ObjectStore, PartSource};
 use crate::transfer::tests::fake::{Call, Fault};
 use crate::types::{Expect, ObjectKey};
@@ -225,6 +226,7 @@ fn leave(rig: &Rig, number: usize) {
         size: staged.size(),
         attributes: RecordAttributes::default(),
         upload_id: None,
+        upload_mark: None,
     };
     staged.record(&record).expect("recorded");
     staged.keep();
@@ -370,7 +372,7 @@ async fn an_upload_that_a_killed_run_had_begun_is_aborted() {
         let upload = rig.store.create_upload(&key, &Attributes::default(), PartSource::Bodies).await.expect("begun");
         let inode = rig.fs.table.get_plain(ino).expect("an inode");
         let staged = inode.lock().file().expect("a file").staged().expect("staged").clone();
-        staged.note_upload(Some(upload)).expect("noted");
+        staged.note_upload(Some(NotedUpload { id: upload, mark: None })).expect("noted");
     }
     let another = ObjectKey::from_store("p/another");
     rig.store.create_upload(&another, &Attributes::default(), PartSource::Bodies).await.expect("begun");

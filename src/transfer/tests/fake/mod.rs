@@ -7,7 +7,6 @@ mod listing;
 mod uploads;
 
 use std::collections::{BTreeMap, HashMap};
-use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime};
@@ -17,6 +16,7 @@ use bytes::Bytes;
 use tokio::sync::Notify;
 
 use self::body::body;
+use self::uploads::Upload;
 use crate::error::{Error, Result};
 use crate::store::*;
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
@@ -30,6 +30,7 @@ pub(crate) enum Call {
     Create,
     Part,
     PartCopy,
+    ListParts,
     Complete,
     Abort,
     Copy,
@@ -68,14 +69,6 @@ struct Object {
 }
 
 #[derive(Debug, Default)]
-struct Upload {
-    key: Option<ObjectKey>,
-    attributes: Attributes,
-    source: Option<PartSource>,
-    parts: BTreeMap<PartNumber, Bytes>,
-}
-
-#[derive(Debug, Default)]
 struct State {
     objects: BTreeMap<ObjectKey, Object>,
     uploads: HashMap<UploadId, Upload>,
@@ -97,6 +90,8 @@ pub(crate) struct Fake {
     pub(crate) most_gets_at_once: AtomicUsize,
     /// Objects are made without checksums.
     without_checksums: bool,
+    /// It tells no checksums of parts.
+    tells_no_sums: bool,
     /// It renames objects, as directory buckets do.
     renames: bool,
     /// Its copies are made whatever stands at the target, as MinIO's are.
@@ -110,6 +105,10 @@ impl Fake {
 
     pub(crate) fn renaming() -> Self {
         Fake { renames: true, ..Fake::default() }
+    }
+
+    pub(crate) fn without_sums_of_parts() -> Self {
+        Fake { tells_no_sums: true, ..Fake::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -215,18 +214,6 @@ impl Fake {
             Expect::Absent if there.is_some() => Err(Error::PreconditionFailed),
             Expect::Is(etag) if there.as_ref() != Some(etag) => Err(Error::PreconditionFailed),
             _ => Ok(()),
-        }
-    }
-
-    fn content(&self, body: UploadBody) -> Bytes {
-        match body {
-            UploadBody::Memory(bytes) => bytes,
-            UploadBody::File { file, range } => {
-                self.state().puts_from_file += 1;
-                let mut bytes = vec![0; range.len() as usize];
-                file.read_exact_at(&mut bytes, range.start).expect("the file has the range");
-                bytes.into()
-            }
         }
     }
 }
@@ -370,6 +357,19 @@ impl ObjectStore for Fake {
         assert_eq!(upload.source, Some(PartSource::Copies));
         upload.parts.insert(number, text);
         Ok(UploadedPart { number, etag: ETag::parse("part"), size: range.len(), checksum: None })
+    }
+
+    async fn list_parts(
+        &self,
+        key: &ObjectKey,
+        upload: &UploadId,
+        after: Option<PartNumber>,
+        most: u16,
+    ) -> Result<PartsPage> {
+        let fault = self.enter(Call::ListParts).await?;
+        let page = self.parts_page(key, upload, after, most);
+        late(&fault).await;
+        page
     }
 
     async fn complete_upload(
