@@ -1,5 +1,7 @@
 //! Copies within the mount: what S3 copies by itself, and what programs copy by reading and writing.
 
+use std::io::Write;
+
 use pailfs::demo::Operation;
 
 use crate::common::{Capability, Mount, TestServer, assert_same_bytes, noise};
@@ -110,4 +112,20 @@ except FileExistsError: sys.exit(7)'",
     let ended = script.wait_with_output().expect("it ends");
     assert_eq!(ended.status.code(), Some(7), "{ended:?}");
     assert_eq!(server.objects().text("b"), "theirs");
+}
+
+/// S3 copies no range of an object of 5 MiB or less, though a part may be as small.
+#[test]
+fn a_file_that_grows_from_five_mib_is_stored() {
+    const PART: usize = 5 << 20;
+    let server = TestServer::start();
+    let mount = server.mount_with(&["part_size=5MiB"]);
+    for size in [PART - 1, PART, PART + 1] {
+        let (first, more) = (noise(1, size), noise(2, 2 * PART));
+        std::fs::write(mount.path("f"), &first).expect("stored");
+        let mut file = std::fs::OpenOptions::new().append(true).open(mount.path("f")).expect("it opens");
+        file.write_all(&more).and_then(|()| file.sync_all()).unwrap_or_else(|error| panic!("{size}: {error}"));
+        drop(file);
+        assert_same_bytes("object", &server.objects().get("f").expect("an object"), &[first, more].concat());
+    }
 }
