@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::notify::Notifier;
 use super::process::Signals;
 use super::sentence::{Failure, Status};
 use crate::config::Config;
@@ -44,6 +45,8 @@ pub struct Ending<'a> {
     pub guard: MountGuard,
     /// What ends it.
     pub signals: Signals,
+    /// Is told of the end.
+    pub notifier: Option<Notifier>,
 }
 
 impl Ending<'_> {
@@ -54,6 +57,7 @@ impl Ending<'_> {
         let drained = tokio::select! {
             name = self.signals.next() => {
                 tracing::info!("{name}: committing what is written, then unmounting");
+                self.notifier.iter().for_each(Notifier::ending);
                 self.stop().await
             }
             ended = &mut session => {
@@ -65,6 +69,7 @@ impl Ending<'_> {
                     _ => tracing::info!("unmounted from outside"),
                 }
                 // A connection that was cut leaves its mount behind, and programs with open files.
+                self.notifier.iter().for_each(Notifier::ending);
                 let holders = if self.guard.0.is_current() { Holders::Possible } else { Holders::None };
                 self.drain(self.config.drain_timeout, holders).await
             }

@@ -10,6 +10,7 @@ mod demo;
 mod ending;
 mod logging;
 mod mount;
+mod notify;
 mod process;
 mod recover;
 mod recover_rename;
@@ -17,6 +18,7 @@ pub mod sentence;
 mod status;
 mod sync;
 mod umount;
+mod unit;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -34,6 +36,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Request::Status(request)) => status::run(&request),
         Ok(Request::Sync(request)) => sync::run(&request),
         Ok(Request::Recover(request)) => recover::run(&request),
+        Ok(Request::Unit(request)) => unit::run(&request),
         #[cfg(feature = "demo")]
         Ok(Request::Demo(request)) => demo::run(&request),
         #[cfg(not(feature = "demo"))]

@@ -13,6 +13,7 @@ use super::control::{Control, Subject};
 use super::daemon::{self, Readiness};
 use super::ending::{Ending, MountGuard};
 use super::logging;
+use super::notify::Notifier;
 use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
 use super::sentence::{Failure, Status};
@@ -180,7 +181,8 @@ fn serve_bucket(
     };
     let _control = listen(subject, mounted.device(), runtime);
     readiness.announce()?;
-    runtime.block_on(Ending { config, filesystem, guard, signals }.wait(served))
+    let notifier = Notifier::ready(filesystem.clone(), runtime.handle());
+    runtime.block_on(Ending { config, filesystem, guard, signals, notifier }.wait(served))
 }
 
 /// A mount works without answering questions.

@@ -15,6 +15,7 @@ use super::demo::{self, DemoRequest};
 use super::recover::{self, RecoverRequest};
 use super::status::{self, StatusRequest, SyncRequest};
 use super::table::{self, OPTIONS};
+use super::unit::{self, UnitRequest};
 use super::{Config, UsageError};
 
 /// What is to be done.
@@ -32,6 +33,8 @@ pub enum Request {
     Sync(SyncRequest),
     /// What killed mounts left.
     Recover(RecoverRequest),
+    /// A systemd service.
+    Unit(UnitRequest),
     /// The demonstration.
     Demo(DemoRequest),
     /// A text for standard output: help, version.
@@ -50,7 +53,7 @@ pub struct UmountRequest {
 /// Names under which mount(8) calls us.
 const HELPER_NAMES: [&str; 2] = ["mount.pailfs", "mount.fuse.pailfs"];
 
-const COMMANDS: [&str; 7] = ["mount", "umount", "status", "sync", "recover", "demo", "help"];
+const COMMANDS: [&str; 8] = ["mount", "umount", "status", "sync", "recover", "unit", "demo", "help"];
 
 /// Reads a whole argv.
 ///
@@ -85,6 +88,7 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
         Some(("status", matches)) => status::status_request(matches).map(Request::Status),
         Some(("sync", matches)) => status::sync_request(matches).map(Request::Sync),
         Some(("recover", matches)) => recover_request(matches).map(Request::Recover),
+        Some(("unit", matches)) => unit::request(matches, mount_config(matches)?).map(Request::Unit),
         Some(("demo", matches)) => demo::request(matches).map(Request::Demo),
         _ => Err(UsageError::new("no command; 'pailfs --help' lists them")),
     }

@@ -16,6 +16,7 @@ mod settings;
 mod source;
 mod status;
 mod table;
+mod unit;
 mod value;
 
 use std::fmt;
@@ -34,6 +35,7 @@ pub use settings::{
 pub use source::Source;
 pub use status::{StatusRequest, SyncRequest};
 pub use table::{Fallback, Group, Kind, OPTIONS, OptionSpec, find as find_option, nearest as nearest_option};
+pub use unit::UnitRequest;
 
 /// What was asked makes no sense: one sentence that names what was wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 #![cfg(feature = "demo")]
 
 mod machine;
+mod manager;
 
 use std::fs::{self, File};
 use std::io::Write;

@@ -135,7 +135,11 @@ impl Subject {
                 }
             }
             Ask::Sync(seconds) => {
-                let limit = seconds.map_or(self.config.drain_timeout, Duration::from_secs_f64);
+                let limit = match seconds.map(Duration::try_from_secs_f64) {
+                    Some(Ok(limit)) => limit,
+                    Some(Err(error)) => return Reply::Refused(error.to_string()),
+                    None => self.config.drain_timeout,
+                };
                 let done = self.filesystem.sync(limit).await;
                 let left = done.left.into_iter().map(|(path, error)| (path, error.to_string())).collect();
                 Reply::Synced(Synced { committed: done.committed, left, open: done.open })
@@ -159,7 +163,7 @@ impl Subject {
     fn report(&self) -> Report {
         let (config, taken) = (&self.config, self.filesystem.taken());
         let mut unstored = self.filesystem.unstored();
-        let (files, bytes) = (unstored.len(), unstored.iter().map(|file| file.size).sum());
+        let (files, bytes) = (unstored.len(), unstored.iter().map(|file| file.size).fold(0, u64::saturating_add));
         let failed_files = unstored.iter().filter(|file| file.standing == Standing::Failed).count();
         unstored.sort_by_key(|file| file.standing != Standing::Failed);
         unstored.truncate(FILES);
