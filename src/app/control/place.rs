@@ -80,6 +80,7 @@ mod tests {
     fn a_directory_that_others_can_look_into_or_a_link_is_not_used() {
         let home = tempfile::tempdir().expect("a directory");
         let uid = fs::metadata(home.path()).expect("it exists").uid();
+        fs::set_permissions(home.path(), fs::Permissions::from_mode(0o700)).expect("chmod");
         assert!(check(home.path(), uid).is_ok());
         assert!(check(home.path(), uid + 1).is_err());
         let link = home.path().join("link");
