@@ -9,7 +9,7 @@ use super::Filesystem;
 use super::reply::{Created, Entry, Opened};
 use crate::error::{Error, Result};
 use crate::inode::{
-    Body, DirBody, Draft, FileState, Inode, Kind, Origin, Ownership, PERMISSION_BITS, Phase, Pin, Remains,
+    Body, DirBody, Draft, FileState, FileType, Inode, Kind, Origin, Ownership, PERMISSION_BITS, Phase, Pin, Remains,
 };
 use crate::store::{Attributes, UploadBody};
 use crate::types::{Access, Expect, Ino, Name, OpenIntent};
@@ -46,6 +46,8 @@ impl Filesystem {
         let pin = match self.resolve(parent, &name).await {
             Ok(_) if intent.exclusive => return Err(Error::AlreadyExists),
             Ok(pin) if pin.inode().kind() == Kind::Dir => return Err(Error::IsDirectory),
+            // The kernel does not know of it yet: it looks the name up again, and goes on from there.
+            Ok(pin) if pin.inode().file_type() != FileType::Regular => return Err(Error::Stale),
             Ok(pin) => {
                 drop(passage);
                 let attr_pin = self.table.get(pin.ino())?;
@@ -110,7 +112,7 @@ impl Filesystem {
         })
     }
 
-    fn ownership_for(self: &Arc<Self>, parent: Ino, creation: Creation, kind: Kind) -> Result<Ownership> {
+    pub(super) fn ownership_for(self: &Arc<Self>, parent: Ino, creation: Creation, kind: Kind) -> Result<Ownership> {
         let now = SystemTime::now();
         if !self.keeps_metadata() {
             let default = match kind {
@@ -125,7 +127,8 @@ impl Filesystem {
         let gid = if inherits { above.gid } else { creation.gid };
         let extra = if inherits && kind == Kind::Dir { SET_GID } else { 0 };
         let mode = (creation.mode & PERMISSION_BITS) | extra;
-        Ok(Ownership { mode, uid: creation.uid, gid, mtime: now, atime: now, ctime: now })
+        let file_type = FileType::Regular;
+        Ok(Ownership { file_type, mode, uid: creation.uid, gid, mtime: now, atime: now, ctime: now })
     }
 
     /// Makes a directory: its marker object is in S3 when this returns.

@@ -14,7 +14,7 @@ use super::handle::DirHandle;
 use super::open::is_archived;
 use super::reply::{DirEntry, EntryName};
 use crate::error::{Error, Result};
-use crate::inode::{Kind, Listed, Pin};
+use crate::inode::{FileState, FileType, Kind, Listed, Pin, TARGET_MAX};
 use crate::store::{ListPage, ListRequest};
 use crate::types::{DirPrefix, Fh, Ino, Name};
 
@@ -176,15 +176,28 @@ impl Filesystem {
         if plus {
             answer.extend(self.with_attributes(handle.ino, begin, names, (began, trusted)).await?);
         } else {
-            answer.extend(names.into_iter().zip(begin + 1..).map(|((name, listed), next)| DirEntry {
-                next,
-                ino: self.table.number_of(handle.ino, &name),
-                kind: listed.kind,
-                name: EntryName::Name(name),
-                attr: None,
+            answer.extend(names.into_iter().zip(begin + 1..).map(|((name, listed), next)| {
+                let ino = self.table.number_of(handle.ino, &name);
+                let file_type = self.type_of(handle.ino, &name, &listed);
+                DirEntry { next, ino, kind: listed.kind, file_type, name: EntryName::Name(name), attr: None }
             }));
         }
         Ok((answer, next))
+    }
+
+    /// What a listed file is, as far as that is known without a request: S3 lists no metadata.
+    fn type_of(self: &Arc<Self>, dir: Ino, name: &Name, listed: &Listed) -> Option<FileType> {
+        let large = listed.version.as_ref().is_some_and(|version| version.size > TARGET_MAX);
+        if !self.keeps_metadata() || large || listed.kind == Kind::Dir {
+            return Some(FileType::Regular);
+        }
+        let child = self.table.child(dir, name)?;
+        let data = child.inode().lock();
+        let known = match (data.file().ok()?, &listed.version) {
+            (FileState::Clean(clean), Some(version)) => data.attributes.is_some() && clean.version.same_bytes(version),
+            (state, _) => state.is_local(),
+        };
+        known.then(|| data.file_type())
     }
 
     fn dots(self: &Arc<Self>, dir: Ino, offset: u64, plus: bool) -> Result<Vec<DirEntry>> {
@@ -194,7 +207,8 @@ impl Filesystem {
         for (index, (name, ino)) in both.into_iter().enumerate().skip(offset.min(DOTS) as usize) {
             // The kernel looks at the name only: it knows both already, and counts no lookup.
             let attr = if plus { Some((self.table.get(ino)?.inode().attr(), None)) } else { None };
-            answer.push(DirEntry { next: index as u64 + 1, ino, kind: Kind::Dir, name, attr });
+            let (next, kind, file_type) = (index as u64 + 1, Kind::Dir, Some(FileType::default()));
+            answer.push(DirEntry { next, ino, kind, file_type, name, attr });
         }
         Ok(answer)
     }
@@ -278,6 +292,7 @@ impl Filesystem {
                     next,
                     ino: pin.ino(),
                     kind: pin.inode().kind(),
+                    file_type: Some(pin.inode().file_type()),
                     name: EntryName::Name(name),
                     attr: Some((pin.inode().attr(), Some(pin))),
                 }))

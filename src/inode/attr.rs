@@ -26,9 +26,43 @@ impl Kind {
     }
 }
 
+/// Longest target of a symbolic link in bytes: `PATH_MAX` without its NUL (symlink(2)).
+pub const TARGET_MAX: u64 = libc::PATH_MAX as u64 - 1;
+
+/// What a file is: an object is a regular file unless its metadata says something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileType {
+    /// Bytes.
+    #[default]
+    Regular,
+    /// A symbolic link; its target is the object's body.
+    Symlink,
+}
+
+impl FileType {
+    /// What an object of `size` bytes can be: one that is too large for a target is a regular file, so that its bytes can be read,
+    /// and a listing tells it from a symbolic link.
+    pub fn of_size(self, size: u64) -> FileType {
+        match self {
+            FileType::Symlink if size > TARGET_MAX => FileType::Regular,
+            known => known,
+        }
+    }
+
+    /// File type bits of `st_mode`.
+    pub fn type_bits(self) -> u32 {
+        match self {
+            FileType::Regular => libc::S_IFREG,
+            FileType::Symlink => libc::S_IFLNK,
+        }
+    }
+}
+
 /// Permissions, owner and times of an inode as they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ownership {
+    /// What a file is; means nothing for a directory.
+    pub file_type: FileType,
     /// Permission bits, at most 07777.
     pub mode: u32,
     /// Owner.
@@ -48,6 +82,7 @@ impl Ownership {
     pub fn from_stored(stored: &StoredAttributes, default: Ownership, modified: SystemTime) -> Self {
         let mtime = stored.mtime.unwrap_or(modified);
         Ownership {
+            file_type: stored.file_type,
             mode: stored.mode.unwrap_or(default.mode),
             uid: stored.uid.unwrap_or(default.uid),
             gid: stored.gid.unwrap_or(default.gid),
@@ -60,6 +95,7 @@ impl Ownership {
     /// As it goes into object metadata.
     pub fn to_stored(&self) -> StoredAttributes {
         StoredAttributes {
+            file_type: self.file_type,
             mode: Some(self.mode),
             uid: Some(self.uid),
             gid: Some(self.gid),

@@ -7,7 +7,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::attr::Kind;
+use super::attr::{FileType, Kind};
 use crate::store::UserMetadata;
 
 const PERMISSIONS: &str = "file-permissions";
@@ -23,9 +23,14 @@ const S3FS_MTIME: &str = "mtime";
 /// Bits of a mode that chmod(2) sets.
 pub const PERMISSION_BITS: u32 = 0o7777;
 
+/// Largest `st_mode`.
+const FULL_MODE_MAX: u32 = 0o177_777;
+
 /// What an object's metadata says; `None` where it says nothing, or nothing that makes sense.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoredAttributes {
+    /// What a file is; a regular one where the type is not told, or is that of a directory.
+    pub file_type: FileType,
     /// Permission bits.
     pub mode: Option<u32>,
     /// Owner.
@@ -44,8 +49,11 @@ impl StoredAttributes {
         let text = |key: &str| metadata.get(key).map(|value| value.trim());
         let octal = |key| text(key).and_then(|value| u32::from_str_radix(value, 8).ok());
         let decimal = |key| text(key).and_then(|value| value.parse::<u32>().ok());
+        // More bits than a mode has are another tool's notation (rclone writes octal digits under the key of s3fs).
+        let full = octal(PERMISSIONS).or_else(|| decimal(S3FS_MODE)).filter(|mode| *mode <= FULL_MODE_MAX);
         StoredAttributes {
-            mode: octal(PERMISSIONS).or_else(|| decimal(S3FS_MODE)).map(|mode| mode & PERMISSION_BITS),
+            file_type: full.map_or(FileType::Regular, file_type),
+            mode: full.map(|mode| mode & PERMISSION_BITS),
             uid: decimal(OWNER).or_else(|| decimal(S3FS_UID)),
             gid: decimal(GROUP).or_else(|| decimal(S3FS_GID)),
             mtime: text(MTIME).and_then(parse_time).or_else(|| text(S3FS_MTIME).and_then(parse_time)),
@@ -56,7 +64,11 @@ impl StoredAttributes {
     /// Writes what is known into `metadata`.
     pub fn write(&self, kind: Kind, metadata: &mut UserMetadata) {
         if let Some(mode) = self.mode {
-            let full = kind.type_bits() | (mode & PERMISSION_BITS);
+            let type_bits = match kind {
+                Kind::File => self.file_type.type_bits(),
+                Kind::Dir => kind.type_bits(),
+            };
+            let full = type_bits | (mode & PERMISSION_BITS);
             metadata.insert(PERMISSIONS.into(), format!("{full:07o}"));
             refresh(metadata, S3FS_MODE, || full.to_string());
         }
@@ -78,6 +90,13 @@ impl StoredAttributes {
             // The access time is that of the modification again.
             metadata.remove(ATIME);
         }
+    }
+}
+
+fn file_type(full_mode: u32) -> FileType {
+    match full_mode & libc::S_IFMT {
+        libc::S_IFLNK => FileType::Symlink,
+        _ => FileType::Regular,
     }
 }
 
@@ -156,6 +175,30 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_a_symbolic_link_is_read_of_aws_tools_and_s3fs_and_written() {
+        for stored in [[("file-permissions", "0120777")], [("mode", "41471")]] {
+            let read = StoredAttributes::read(&metadata(&stored));
+            assert_eq!((read.file_type, read.mode), (FileType::Symlink, Some(0o777)), "{stored:?}");
+        }
+        let mut written = metadata(&[("mode", "0")]);
+        let link = StoredAttributes { file_type: FileType::Symlink, mode: Some(0o777), ..Default::default() };
+        link.write(Kind::File, &mut written);
+        assert_eq!((written["file-permissions"].as_str(), written["mode"].as_str()), ("0120777", "41471"));
+    }
+
+    #[test]
+    fn what_has_no_type_or_that_of_a_directory_or_another_notation_is_a_regular_file() {
+        for stored in
+            [[("file-permissions", "0777")], [("file-permissions", "0040755")], [("file-permissions", "0777777")]]
+        {
+            assert_eq!(StoredAttributes::read(&metadata(&stored)).file_type, FileType::Regular, "{stored:?}");
+        }
+        // Octal digits, as rclone writes them.
+        let rclone = StoredAttributes::read(&metadata(&[("mode", "120777")]));
+        assert_eq!((rclone.file_type, rclone.mode), (FileType::Regular, None));
+    }
+
+    #[test]
     fn foreign_keys_are_brought_up_to_date_where_they_are() {
         let mut both = metadata(&[("mode", "33188"), ("mtime", "1.5"), ("note", "kept")]);
         let wanted = StoredAttributes {
@@ -175,7 +218,14 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(mode in 0u32..0o10000, uid: u32, gid: u32, nanos in -(1i64 << 60)..(1i64 << 60)) {
             let time = from_nanoseconds(nanos.into());
-            let wanted = StoredAttributes { mode: Some(mode), uid: Some(uid), gid: Some(gid), mtime: time, atime: time };
+            let wanted = StoredAttributes {
+                mode: Some(mode),
+                uid: Some(uid),
+                gid: Some(gid),
+                mtime: time,
+                atime: time,
+                ..Default::default()
+            };
             let mut stored = UserMetadata::new();
             wanted.write(Kind::Dir, &mut stored);
             prop_assert_eq!(StoredAttributes::read(&stored), wanted);

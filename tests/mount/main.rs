@@ -14,6 +14,7 @@ mod crash;
 mod crash_rename;
 mod disk_cache;
 mod faults;
+mod links;
 mod metadata;
 mod model;
 mod passthrough;
