@@ -65,11 +65,20 @@ impl Filesystem {
         Ok(Created { entry, opened: Opened { fh, keep_cache, backing: None } })
     }
 
-    /// mknod(2) of a regular file: made and in S3 when this returns.
+    /// mknod(2): made and in S3 when this returns.
     ///
     /// # Errors
-    /// As [`Filesystem::create`].
-    pub async fn mknod(self: &Arc<Self>, parent: Ino, name: &[u8], creation: Creation) -> Result<Entry> {
+    /// As [`Filesystem::create`], and `Unsupported` for anything but a regular file in `metadata=basic`.
+    pub async fn mknod(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &[u8],
+        file_type: FileType,
+        creation: Creation,
+    ) -> Result<Entry> {
+        if file_type != FileType::Regular {
+            return self.make_special(parent, name, file_type, creation).await;
+        }
         let intent = OpenIntent { access: Access::Write, truncate: false, append: false, exclusive: true };
         let created = self.create(parent, name, creation, intent).await?;
         self.release(created.opened.fh).await?;

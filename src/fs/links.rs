@@ -1,7 +1,7 @@
-//! symlink and readlink: objects whose metadata says that they are symbolic links, and whose bytes are the target.
+//! Objects whose metadata says that they are something else than regular files: symbolic links, whose bytes are the target, and
+//! fifos, sockets and devices, which have none.
 //!
-//! Owns what may be a target, and that it is asked for once. What such an object is made by serves other files without bytes
-//! to write, too. Only with `metadata=posix`: in `basic` every object is a regular file.
+//! Owns how they are made, what may be a target, and that it is asked for once. Only with `metadata=posix`: in `basic` every object is a regular file.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -57,6 +57,22 @@ impl Filesystem {
             let mut data = pin.inode().lock();
             data.target = Some((data.lineage, target));
         }
+        Ok(self.tell_kernel(&pin))
+    }
+
+    /// A fifo, a socket or a device: the kernel does all that is done with one, and only its name and attributes are kept.
+    pub(super) async fn make_special(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &[u8],
+        file_type: FileType,
+        creation: Creation,
+    ) -> Result<Entry> {
+        self.refuse_read_only()?;
+        if !self.keeps_metadata() {
+            return Err(Refused::SpecialFile.error());
+        }
+        let pin = self.make_object(parent, name, (file_type, creation), Bytes::new()).await?;
         Ok(self.tell_kernel(&pin))
     }
 

@@ -24,7 +24,7 @@ pub enum Refused {
     Link,
     /// symlink(2) in `metadata=basic`: ENOSYS would reach the caller as "Function not implemented".
     Symlink,
-    /// mknod(2) of a fifo, socket or device.
+    /// mknod(2) of a fifo, socket or device in `metadata=basic`.
     SpecialFile,
     /// setxattr(2) and its like: the kernel tells ENOTSUP and stops asking, which also makes every write and `ls -l` cheaper.
     ExtendedAttribute,
@@ -78,7 +78,7 @@ impl Refused {
         match self {
             Refused::Link => "link",
             Refused::Symlink => "a symbolic link with metadata=basic",
-            Refused::SpecialFile => "mknod of a special file",
+            Refused::SpecialFile => "a special file with metadata=basic",
             Refused::ExtendedAttribute => "extended attributes",
             Refused::Access => "access",
             Refused::Ioctl => "ioctl",

@@ -131,15 +131,15 @@ impl fuser::Filesystem for Bridge {
         name: &OsStr,
         mode: u32,
         _umask: u32,
-        _rdev: u32,
+        rdev: u32,
         reply: ReplyEntry,
     ) {
-        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
+        let Some(file_type) = convert::node_type(mode, rdev) else {
             return reply.error(refusal(Refused::SpecialFile));
-        }
+        };
         let creation = Creation { mode, uid: req.uid(), gid: req.gid() };
         let (fs, parent, name) = (self.fs.clone(), convert::ino(parent), name.as_bytes().to_vec());
-        let operation = async move { fs.mknod(parent, &name, creation).await };
+        let operation = async move { fs.mknod(parent, &name, file_type, creation).await };
         self.serve(Call::transfer("mknod", parent), operation, |outcome| entry(reply, outcome));
     }
 

@@ -6,7 +6,7 @@ use fuser::{Errno, FileAttr, INodeNo, TimeOrNow};
 
 use crate::error::Error;
 use crate::fs::{Refused, WireAnswer};
-use crate::inode::{Attr, FileType, Kind};
+use crate::inode::{Attr, Device, FileType, Kind};
 use crate::types::{Access, Ino, OpenIntent};
 
 /// How long the kernel believes names and attributes without asking: short, since other machines change them too, and
@@ -25,6 +25,10 @@ pub(super) fn kind(kind: Kind, file_type: FileType) -> fuser::FileType {
         (Kind::Dir, _) => fuser::FileType::Directory,
         (Kind::File, FileType::Regular) => fuser::FileType::RegularFile,
         (Kind::File, FileType::Symlink) => fuser::FileType::Symlink,
+        (Kind::File, FileType::Fifo) => fuser::FileType::NamedPipe,
+        (Kind::File, FileType::Socket) => fuser::FileType::Socket,
+        (Kind::File, FileType::CharDevice(_)) => fuser::FileType::CharDevice,
+        (Kind::File, FileType::BlockDevice(_)) => fuser::FileType::BlockDevice,
     }
 }
 
@@ -56,10 +60,15 @@ pub(super) fn attr(attr: &Attr) -> FileAttr {
         nlink: attr.nlink,
         uid: attr.ownership.uid,
         gid: attr.ownership.gid,
-        rdev: 0,
+        rdev: attr.ownership.file_type.device().map_or(0, |device| device.0),
         blksize: BLOCK,
         flags: 0,
     }
+}
+
+/// What mknod(2) is to make.
+pub(super) fn node_type(mode: u32, rdev: u32) -> Option<FileType> {
+    FileType::from_mode(mode, Device(rdev)).filter(|file_type| *file_type != FileType::Symlink)
 }
 
 pub(super) fn intent(flags: i32) -> OpenIntent {

@@ -35,9 +35,8 @@ impl Raw {
     pub fn directory(self, reply: ReplyDirectory, entries: &[DirEntry]) {
         let answer = answer(self.unique.0, entries);
         match self.device.as_ref().write_all(&answer) {
-            // The request is answered: all that this does not drop is one count of those who hold the device, which ends with
-            // the process.
-            // The kernel takes all of it or nothing.
+            // The kernel takes all of it or nothing, and the request is answered: what this does not drop is one count of those
+            // who hold the device, which ends with the process.
             Ok(()) => std::mem::forget(reply),
             Err(error) => {
                 tracing::debug!(%error, "a directory's names could not be told");
@@ -79,6 +78,10 @@ fn d_type(entry: &DirEntry) -> u32 {
         (Kind::Dir, _) => libc::DT_DIR,
         (Kind::File, Some(FileType::Regular)) => libc::DT_REG,
         (Kind::File, Some(FileType::Symlink)) => libc::DT_LNK,
+        (Kind::File, Some(FileType::Fifo)) => libc::DT_FIFO,
+        (Kind::File, Some(FileType::Socket)) => libc::DT_SOCK,
+        (Kind::File, Some(FileType::CharDevice(_))) => libc::DT_CHR,
+        (Kind::File, Some(FileType::BlockDevice(_))) => libc::DT_BLK,
     };
     known.into()
 }

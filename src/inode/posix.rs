@@ -2,12 +2,12 @@
 //!
 //! Written under the keys that AWS tools use (FSx for Lustre User Guide, "POSIX metadata support for data repositories"):
 //! `file-permissions` (octal file type and mode, `0100644`), `file-owner`, `file-group` (decimal), `file-mtime`,
-//! `file-atime` (nanoseconds, ending in `ns`). The keys of s3fs (`mode` in decimal, `uid`, `gid`, `mtime`) and rclone (`mtime`)
+//! `file-atime` (nanoseconds, ending in `ns`); the number of a device under `file-rdev`. The keys of s3fs (`mode` in decimal, `uid`, `gid`, `mtime`) and rclone (`mtime`)
 //! are read too, and brought up to date where an object has them, so that no reader sees a contradiction.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::attr::{FileType, Kind};
+use super::attr::{Device, FileType, Kind};
 use crate::store::UserMetadata;
 
 const PERMISSIONS: &str = "file-permissions";
@@ -15,6 +15,8 @@ const OWNER: &str = "file-owner";
 const GROUP: &str = "file-group";
 const MTIME: &str = "file-mtime";
 const ATIME: &str = "file-atime";
+/// Major and minor number of a device, in decimal: a key of our own, since AWS tools keep no devices.
+const DEVICE: &str = "file-rdev";
 const S3FS_MODE: &str = "mode";
 const S3FS_UID: &str = "uid";
 const S3FS_GID: &str = "gid";
@@ -51,8 +53,10 @@ impl StoredAttributes {
         let decimal = |key| text(key).and_then(|value| value.parse::<u32>().ok());
         // More bits than a mode has are another tool's notation (rclone writes octal digits under the key of s3fs).
         let full = octal(PERMISSIONS).or_else(|| decimal(S3FS_MODE)).filter(|mode| *mode <= FULL_MODE_MAX);
+        // One without a number is one that no driver has.
+        let device = text(DEVICE).and_then(parse_device).unwrap_or_default();
         StoredAttributes {
-            file_type: full.map_or(FileType::Regular, file_type),
+            file_type: full.and_then(|full| FileType::from_mode(full, device)).unwrap_or_default(),
             mode: full.map(|mode| mode & PERMISSION_BITS),
             uid: decimal(OWNER).or_else(|| decimal(S3FS_UID)),
             gid: decimal(GROUP).or_else(|| decimal(S3FS_GID)),
@@ -68,6 +72,12 @@ impl StoredAttributes {
                 Kind::File => self.file_type.type_bits(),
                 Kind::Dir => kind.type_bits(),
             };
+            match self.file_type.device().filter(|_| kind == Kind::File) {
+                Some(device) => {
+                    metadata.insert(DEVICE.into(), format!("{}:{}", device.major(), device.minor()));
+                }
+                None => _ = metadata.remove(DEVICE),
+            }
             let full = type_bits | (mode & PERMISSION_BITS);
             metadata.insert(PERMISSIONS.into(), format!("{full:07o}"));
             refresh(metadata, S3FS_MODE, || full.to_string());
@@ -93,11 +103,9 @@ impl StoredAttributes {
     }
 }
 
-fn file_type(full_mode: u32) -> FileType {
-    match full_mode & libc::S_IFMT {
-        libc::S_IFLNK => FileType::Symlink,
-        _ => FileType::Regular,
-    }
+fn parse_device(text: &str) -> Option<Device> {
+    let (major, minor) = text.split_once(':')?;
+    Device::new(major.parse().ok()?, minor.parse().ok()?)
 }
 
 fn refresh(metadata: &mut UserMetadata, key: &str, value: impl FnOnce() -> String) {
@@ -184,6 +192,31 @@ mod tests {
         let link = StoredAttributes { file_type: FileType::Symlink, mode: Some(0o777), ..Default::default() };
         link.write(Kind::File, &mut written);
         assert_eq!((written["file-permissions"].as_str(), written["mode"].as_str()), ("0120777", "41471"));
+    }
+
+    #[test]
+    fn special_files_and_the_numbers_of_devices_are_read_back() {
+        let device = Device::new(259, 70_000).expect("numbers that fit");
+        assert_eq!((device.major(), device.minor()), (259, 70_000));
+        assert_eq!((Device::new(4096, 0), Device::new(0, 1 << 20)), (None, None));
+        for (file_type, permissions) in [
+            (FileType::Fifo, "0010640"),
+            (FileType::Socket, "0140640"),
+            (FileType::CharDevice(device), "0020640"),
+            (FileType::BlockDevice(device), "0060640"),
+        ] {
+            let mut stored = metadata(&[("file-rdev", "old")]);
+            let wanted = StoredAttributes { file_type, mode: Some(0o640), ..Default::default() };
+            wanted.write(Kind::File, &mut stored);
+            assert_eq!(stored["file-permissions"], permissions);
+            let number = file_type.device().map(|_| "259:70000");
+            assert_eq!(stored.get("file-rdev").map(String::as_str), number, "{file_type:?}");
+            assert_eq!(StoredAttributes::read(&stored), wanted);
+        }
+        for number in ["", "8", "8:x", "4096:0", "-1:0"] {
+            let read = StoredAttributes::read(&metadata(&[("file-permissions", "0020640"), ("file-rdev", number)]));
+            assert_eq!(read.file_type, FileType::CharDevice(Device::default()), "{number}");
+        }
     }
 
     #[test]

@@ -28,4 +28,5 @@ mod promises;
 mod reads;
 mod recover;
 mod refused;
+mod special_files;
 mod stage_limits;

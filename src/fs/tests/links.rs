@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::error::Error;
 use crate::fs::{RenameMode, SetAttributes};
-use crate::inode::{FileType, OwnershipChange};
+use crate::inode::{Device, FileType, OwnershipChange};
 use crate::store::Attributes;
 use crate::transfer::tests::fake::{Call, Fault};
 
@@ -233,4 +233,39 @@ async fn a_plain_listing_asks_for_no_metadata_and_tells_only_types_that_are_know
     rig.store.set("p/d/link", "a file now");
     assert_eq!(shown(types(&rig, dir).await), [regular, regular, None, regular, regular]);
     rig.close(draft).await.expect("a close");
+}
+
+#[tokio::test]
+async fn a_special_file_is_one_empty_object_with_its_type_and_number() {
+    let rig = Rig::new().await;
+    rig.names(Ino::ROOT).await;
+    let device = Device::new(8, 300).expect("numbers that fit");
+    let all = [FileType::Fifo, FileType::Socket, FileType::CharDevice(device), FileType::BlockDevice(device)];
+    for (name, made) in ["fifo", "socket", "char", "block"].into_iter().zip(all) {
+        rig.store.take_calls();
+        let attr = rig.fs.mknod(Ino::ROOT, name.as_bytes(), made, CREATION).await.expect("a special file").attr;
+        assert_eq!(rig.store.take_calls(), [Call::Put]);
+        assert_eq!((attr.ownership.file_type, attr.ownership.mode, attr.size), (made, 0o640, 0));
+        let again = rig.fs.mknod(Ino::ROOT, name.as_bytes(), made, CREATION).await;
+        assert!(matches!(again, Err(Error::AlreadyExists)), "{again:?}");
+        let change = OwnershipChange { mode: Some(0o600), ..Default::default() };
+        rig.fs.setattr(attr.ino, SetAttributes { ownership: change, ..Default::default() }).await.expect("a chmod");
+        let other = Rig::over(rig.store.clone(), settings());
+        let attr = other.fs.lookup(Ino::ROOT, name.as_bytes()).await.expect("it").attr;
+        assert_eq!((attr.ownership.file_type, attr.ownership.mode), (made, 0o600));
+    }
+    assert_eq!(rig.store.attributes("p/char").expect("an object").metadata["file-rdev"], "8:300");
+    let basic = Rig::with(basic()).await;
+    assert!(matches!(basic.fs.mknod(Ino::ROOT, b"x", FileType::Fifo, CREATION).await, Err(Error::Unsupported(_))));
+    let read_only = Rig::with(FsSettings { read_only: true, ..settings() }).await;
+    assert!(matches!(read_only.fs.mknod(Ino::ROOT, b"x", FileType::Fifo, CREATION).await, Err(Error::ReadOnly)));
+}
+
+#[tokio::test]
+async fn an_object_with_bytes_is_no_special_file() {
+    let rig = Rig::new().await;
+    rig.store.set_with("p/f", "x".into(), &typed("0010644"), SystemTime::now());
+    assert_eq!(file_type(&rig, "f").await, FileType::Regular);
+    let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
+    assert_eq!(rig.read(ino).await.expect("a read"), b"x");
 }
