@@ -134,12 +134,10 @@ impl fuser::Filesystem for Bridge {
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let Some(file_type) = convert::node_type(mode, rdev) else {
-            return reply.error(refusal(Refused::SpecialFile));
-        };
+        let file_type = convert::node_type(mode, rdev);
         let creation = Creation { mode, uid: req.uid(), gid: req.gid() };
         let (fs, parent, name) = (self.fs.clone(), convert::ino(parent), name.as_bytes().to_vec());
-        let operation = async move { fs.mknod(parent, &name, file_type, creation).await };
+        let operation = async move { fs.mknod(parent, &name, file_type?, creation).await };
         self.serve(Call::transfer("mknod", parent), operation, |outcome| entry(reply, outcome));
     }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use fuser::{Errno, FileAttr, INodeNo, TimeOrNow};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::fs::{Refused, WireAnswer};
 use crate::inode::{Attr, Device, FileType, Kind};
 use crate::types::{Access, Ino, OpenIntent};
@@ -67,8 +67,9 @@ pub(super) fn attr(attr: &Attr) -> FileAttr {
 }
 
 /// What mknod(2) is to make.
-pub(super) fn node_type(mode: u32, rdev: u32) -> Option<FileType> {
-    FileType::from_mode(mode, Device(rdev)).filter(|file_type| *file_type != FileType::Symlink)
+pub(super) fn node_type(mode: u32, rdev: u32) -> Result<FileType> {
+    let known = FileType::from_mode(mode, Device(rdev)).filter(|file_type| *file_type != FileType::Symlink);
+    known.ok_or_else(|| Refused::SpecialFile.error())
 }
 
 pub(super) fn intent(flags: i32) -> OpenIntent {
