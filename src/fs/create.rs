@@ -9,7 +9,7 @@ use super::Filesystem;
 use super::reply::{Created, Entry, Opened};
 use crate::error::{Error, Result};
 use crate::inode::{
-    Body, DirBody, Draft, FileState, Inode, Kind, Origin, Ownership, PERMISSION_BITS, Phase, Pin, Remains,
+    Body, DirBody, Draft, FileState, FileType, Inode, Kind, Origin, Ownership, PERMISSION_BITS, Phase, Pin, Remains,
 };
 use crate::store::{Attributes, UploadBody};
 use crate::types::{Access, Expect, Ino, Name, OpenIntent};
@@ -46,6 +46,8 @@ impl Filesystem {
         let pin = match self.resolve(parent, &name).await {
             Ok(_) if intent.exclusive => return Err(Error::AlreadyExists),
             Ok(pin) if pin.inode().kind() == Kind::Dir => return Err(Error::IsDirectory),
+            // The kernel does not know of it yet: it looks the name up again, and goes on from there.
+            Ok(pin) if pin.inode().file_type() != FileType::Regular => return Err(Error::Stale),
             Ok(pin) => {
                 drop(passage);
                 let attr_pin = self.table.get(pin.ino())?;
@@ -63,11 +65,20 @@ impl Filesystem {
         Ok(Created { entry, opened: Opened { fh, keep_cache, backing: None } })
     }
 
-    /// mknod(2) of a regular file: made and in S3 when this returns.
+    /// mknod(2): made and in S3 when this returns.
     ///
     /// # Errors
-    /// As [`Filesystem::create`].
-    pub async fn mknod(self: &Arc<Self>, parent: Ino, name: &[u8], creation: Creation) -> Result<Entry> {
+    /// As [`Filesystem::create`], and `Unsupported` for anything but a regular file in `metadata=basic`.
+    pub async fn mknod(
+        self: &Arc<Self>,
+        parent: Ino,
+        name: &[u8],
+        file_type: FileType,
+        creation: Creation,
+    ) -> Result<Entry> {
+        if file_type != FileType::Regular {
+            return self.make_special(parent, name, file_type, creation).await;
+        }
         let intent = OpenIntent { access: Access::Write, truncate: false, append: false, exclusive: true };
         let created = self.create(parent, name, creation, intent).await?;
         self.release(created.opened.fh).await?;
@@ -110,7 +121,7 @@ impl Filesystem {
         })
     }
 
-    fn ownership_for(self: &Arc<Self>, parent: Ino, creation: Creation, kind: Kind) -> Result<Ownership> {
+    pub(super) fn ownership_for(self: &Arc<Self>, parent: Ino, creation: Creation, kind: Kind) -> Result<Ownership> {
         let now = SystemTime::now();
         if !self.keeps_metadata() {
             let default = match kind {
@@ -125,7 +136,8 @@ impl Filesystem {
         let gid = if inherits { above.gid } else { creation.gid };
         let extra = if inherits && kind == Kind::Dir { SET_GID } else { 0 };
         let mode = (creation.mode & PERMISSION_BITS) | extra;
-        Ok(Ownership { mode, uid: creation.uid, gid, mtime: now, atime: now, ctime: now })
+        let file_type = FileType::Regular;
+        Ok(Ownership { file_type, mode, uid: creation.uid, gid, mtime: now, atime: now, ctime: now })
     }
 
     /// Makes a directory: its marker object is in S3 when this returns.

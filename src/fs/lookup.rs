@@ -300,7 +300,7 @@ impl Filesystem {
         let attach =
             || self.table.attach(parent, name, Kind::File, |ino| Inode::new(ino, Kind::File, default, state()));
         let mut pin = attach()?;
-        if self.part_from_readers(&pin, &version, asked).is_err() {
+        if self.part_from_readers(&pin, (&version, attributes.as_deref()), asked).is_err() {
             pin = attach()?;
         }
         self.note_version(&mut pin.inode().lock(), (version, attributes), asked)?;
@@ -408,8 +408,8 @@ impl Filesystem {
                 let key = self.table.key_of(pin.ino())?;
                 match self.head(&key).await {
                     Ok(info) => {
+                        self.part_from_readers(pin, (&info.version, Some(&info.attributes)), asked)?;
                         let attributes = Some(Arc::new(info.attributes));
-                        self.part_from_readers(pin, &info.version, asked)?;
                         self.note_version(&mut pin.inode().lock(), (info.version, attributes), asked)?;
                         false
                     }

@@ -18,6 +18,7 @@ mod directory;
 mod drain;
 mod handle;
 mod io;
+mod links;
 mod lookup;
 mod misses;
 mod open;
@@ -44,7 +45,7 @@ use std::time::SystemTime;
 
 use crate::cache::disk::DiskCache;
 use crate::config::{FsSettings, MetadataMode};
-use crate::inode::{InodeTable, Ownership, Span};
+use crate::inode::{FileType, InodeTable, Ownership, Span};
 use crate::stage::Stage;
 use crate::store::ObjectStore;
 use crate::transfer::Transfer;
@@ -157,7 +158,8 @@ impl Filesystem {
 }
 
 fn default_ownership(settings: &FsSettings, mask: u32, all: u32, time: SystemTime) -> Ownership {
-    Ownership { mode: all & !mask, uid: settings.uid, gid: settings.gid, mtime: time, atime: time, ctime: time }
+    let (file_type, mode) = (FileType::Regular, all & !mask);
+    Ownership { file_type, mode, uid: settings.uid, gid: settings.gid, mtime: time, atime: time, ctime: time }
 }
 
 #[cfg(test)]

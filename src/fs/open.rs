@@ -142,7 +142,7 @@ impl Filesystem {
             Ok(reply) => {
                 let version = reply.info.version.clone();
                 let attributes = Some(Arc::new(reply.info.attributes.clone()));
-                self.part_from_readers(pin, &version, asked)?;
+                self.part_from_readers(pin, (&version, attributes.as_deref()), asked)?;
                 self.note_version(&mut pin.inode().lock(), (version.clone(), attributes), asked)?;
                 let reader = self.transfer.reader(key.clone(), version);
                 reader.adopt(reply);

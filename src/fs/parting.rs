@@ -8,17 +8,26 @@ use std::time::Instant;
 use super::Filesystem;
 use crate::error::{Error, Result};
 use crate::inode::{Draft, FileState, Kind, Listed, Located, NodeData, Origin, Owned, Pin, Prior, Remains};
+use crate::store::Attributes;
 use crate::types::Version;
 
 impl Filesystem {
-    /// Takes the name away from an inode that is open as another version than `version`, which was `asked` for then.
+    /// Takes the name away from an inode that is open as another version than `version`, which was `asked` for then; or that the
+    /// kernel knows as a file of another type than `attributes` say: it never changes the type of an inode.
     ///
     /// # Errors
     /// `Stale` when that was so: the kernel looks the name up again.
-    pub(super) fn part_from_readers(&self, pin: &Pin, version: &Version, asked: Instant) -> Result<()> {
+    pub(super) fn part_from_readers(
+        &self,
+        pin: &Pin,
+        (version, attributes): (&Version, Option<&Attributes>),
+        asked: Instant,
+    ) -> Result<()> {
         {
             let mut data = pin.inode().lock();
-            if data.is_changed_since(asked) || !is_read_as_another(&data, version) {
+            let now = self.ownership_of(data.ownership, version.modified, attributes);
+            let other_type = is_told(&data) && now.file_type.of_size(version.size) != data.file_type();
+            if data.is_changed_since(asked) || !(other_type || is_read_as_another(&data, version)) {
                 return Ok(());
             }
             // From here on nobody opens or changes it who looked before.
@@ -87,6 +96,11 @@ pub(super) fn is_open(data: &NodeData) -> bool {
 /// True when the name is another file's and nobody has this one open: who asks means the other one.
 pub(super) fn is_left_alone(data: &NodeData) -> bool {
     data.parted && !is_open(data)
+}
+
+/// True when the kernel was told of a file that is as in S3.
+fn is_told(data: &NodeData) -> bool {
+    data.told.is_some() && matches!(data.file(), Ok(FileState::Clean(_)))
 }
 
 /// True when handles are open that read other bytes than those of `version`.

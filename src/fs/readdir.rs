@@ -15,7 +15,7 @@ use super::open::is_archived;
 use super::readdir_ahead::AttributesAhead;
 use super::reply::{DirEntry, EntryName};
 use crate::error::{Error, Result};
-use crate::inode::{Kind, Listed, Pin};
+use crate::inode::{FileState, FileType, Kind, Listed, Pin, TARGET_MAX};
 use crate::store::{ListPage, ListRequest};
 use crate::types::{DirPrefix, Fh, Ino, Name};
 
@@ -25,6 +25,8 @@ const DOTS: u64 = 2;
 /// Entries of one answer: what fits the 32 KiB that glibc asks for at a time (names of 8 bytes).
 const PLAIN_AT_ONCE: u64 = 1024;
 const PLUS_AT_ONCE: u64 = 160;
+/// The same of an answer with types that are not known, of which one page is told: so many of the shortest names.
+const PAGE_AT_ONCE: u64 = 128;
 
 /// HEADs under way for the attributes of one answer. A mount sends as many requests at once as this.
 pub(super) const HEADS_AT_ONCE: usize = 64;
@@ -157,7 +159,11 @@ impl Filesystem {
         offset: u64,
         plus: bool,
     ) -> Result<(Vec<DirEntry>, Option<u64>)> {
-        let at_once = if plus { PLUS_AT_ONCE } else { PLAIN_AT_ONCE };
+        let at_once = match plus {
+            true => PLUS_AT_ONCE,
+            false if self.keeps_metadata() => PAGE_AT_ONCE,
+            false => PLAIN_AT_ONCE,
+        };
         let mut stream = handle.stream.lock().await;
         let passage = Arc::new(self.table.pass(&[handle.ino]).await);
         if offset == 0 && stream.progress != Progress::Start {
@@ -187,15 +193,28 @@ impl Filesystem {
         if plus {
             answer.extend(self.with_attributes(handle.ino, begin, names, (began, trusted)).await?);
         } else {
-            answer.extend(names.into_iter().zip(begin + 1..).map(|((name, listed), next)| DirEntry {
-                next,
-                ino: self.table.number_of(handle.ino, &name),
-                kind: listed.kind,
-                name: EntryName::Name(name),
-                attr: None,
+            answer.extend(names.into_iter().zip(begin + 1..).map(|((name, listed), next)| {
+                let ino = self.table.number_of(handle.ino, &name);
+                let file_type = self.type_of(handle.ino, &name, &listed);
+                DirEntry { next, ino, kind: listed.kind, file_type, name: EntryName::Name(name), attr: None }
             }));
         }
         Ok((answer, next))
+    }
+
+    /// What a listed file is, as far as that is known without a request: S3 lists no metadata.
+    fn type_of(self: &Arc<Self>, dir: Ino, name: &Name, listed: &Listed) -> Option<FileType> {
+        let large = listed.version.as_ref().is_some_and(|version| version.size > TARGET_MAX);
+        if !self.keeps_metadata() || large || listed.kind == Kind::Dir {
+            return Some(FileType::Regular);
+        }
+        let child = self.table.child(dir, name)?;
+        let data = child.inode().lock();
+        let known = match (data.file().ok()?, &listed.version) {
+            (FileState::Clean(clean), Some(version)) => data.attributes.is_some() && clean.version.same_bytes(version),
+            (state, _) => state.is_local(),
+        };
+        known.then(|| data.file_type())
     }
 
     fn dots(self: &Arc<Self>, dir: Ino, offset: u64, plus: bool) -> Result<Vec<DirEntry>> {
@@ -205,7 +224,8 @@ impl Filesystem {
         for (index, (name, ino)) in both.into_iter().enumerate().skip(offset.min(DOTS) as usize) {
             // The kernel looks at the name only: it knows both already, and counts no lookup.
             let attr = if plus { Some((self.table.get(ino)?.inode().attr(), None)) } else { None };
-            answer.push(DirEntry { next: index as u64 + 1, ino, kind: Kind::Dir, name, attr });
+            let (next, kind, file_type) = (index as u64 + 1, Kind::Dir, Some(FileType::default()));
+            answer.push(DirEntry { next, ino, kind, file_type, name, attr });
         }
         Ok(answer)
     }
@@ -289,6 +309,7 @@ impl Filesystem {
                     next,
                     ino: pin.ino(),
                     kind: pin.inode().kind(),
+                    file_type: Some(pin.inode().file_type()),
                     name: EntryName::Name(name),
                     attr: Some((pin.inode().attr(), Some(pin))),
                 }))

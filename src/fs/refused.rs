@@ -22,11 +22,9 @@ pub enum WireAnswer {
 pub enum Refused {
     /// link(2): the kernel would turn ENOSYS into EPERM.
     Link,
-    /// symlink(2): ENOSYS would reach the caller as "Function not implemented".
+    /// symlink(2) in `metadata=basic`: ENOSYS would reach the caller as "Function not implemented".
     Symlink,
-    /// readlink(2), which only a symlink could ask for.
-    Readlink,
-    /// mknod(2) of a fifo, socket or device.
+    /// mknod(2) of a fifo, socket or device in `metadata=basic`.
     SpecialFile,
     /// setxattr(2) and its like: the kernel tells ENOTSUP and stops asking, which also makes every write and `ls -l` cheaper.
     ExtendedAttribute,
@@ -59,7 +57,6 @@ impl Refused {
             Refused::CopyFileRange | Refused::Ioctl => WireAnswer::Fallback,
             Refused::Link
             | Refused::Symlink
-            | Refused::Readlink
             | Refused::SpecialFile
             | Refused::FallocateMode
             | Refused::RenameMode
@@ -80,9 +77,8 @@ impl Refused {
     pub fn call(self) -> &'static str {
         match self {
             Refused::Link => "link",
-            Refused::Symlink => "symlink",
-            Refused::Readlink => "readlink",
-            Refused::SpecialFile => "mknod of a special file",
+            Refused::Symlink => "a symbolic link with metadata=basic",
+            Refused::SpecialFile => "a special file with metadata=basic",
             Refused::ExtendedAttribute => "extended attributes",
             Refused::Access => "access",
             Refused::Ioctl => "ioctl",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::inode::{Attr, Backing, Kind, Pin};
+use crate::inode::{Attr, Backing, FileType, Kind, Pin};
 use crate::types::{Fh, Ino, Name};
 
 /// A name and what stands there. Each one given to the kernel counts as one lookup.
@@ -41,6 +41,8 @@ pub struct DirEntry {
     pub ino: Ino,
     /// File or directory.
     pub kind: Kind,
+    /// What a file is; `None` where that would take a request.
+    pub file_type: Option<FileType>,
     /// Name; `None` for `.` and `..`.
     pub name: EntryName,
     /// With attributes, if they were asked for; the pin keeps the inode until the kernel was told.

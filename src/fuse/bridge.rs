@@ -1,6 +1,8 @@
 //! The callbacks: each converts its arguments, calls one operation, and converts what it answers.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,7 +18,8 @@ use tokio::runtime::Handle;
 
 use super::answer::{Call, answer};
 use super::convert::{self, TTL, errno, refusal};
-use super::reply::{attr, directory, directory_plus, empty, entry, fh, handle, opened};
+use super::raw::Raw;
+use super::reply::{attr, data, directory, directory_plus, empty, entry, fh, handle, opened};
 use crate::error::Result;
 use crate::fs::{Allocation, CopyRange, Creation, Filesystem, Refused, RenameMode, SetAttributes};
 use crate::inode::OwnershipChange;
@@ -37,11 +40,13 @@ const BACKING_DEPTH: u32 = 1;
 pub(super) struct Bridge {
     fs: Arc<Filesystem>,
     runtime: Handle,
+    device: Arc<File>,
 }
 
 impl Bridge {
-    pub fn new(fs: Arc<Filesystem>, runtime: Handle) -> Self {
-        Bridge { fs, runtime }
+    /// `device` is the one that the session is served on.
+    pub fn new(fs: Arc<Filesystem>, runtime: Handle, device: OwnedFd) -> Self {
+        Bridge { fs, runtime, device: Arc::new(device.into()) }
     }
 
     fn serve<T, F>(&self, call: Call, operation: F, reply: impl FnOnce(Result<T>) + Send + 'static)
@@ -114,8 +119,9 @@ impl fuser::Filesystem for Bridge {
         self.serve(Call::transfer("setattr", ino), operation, |outcome| attr(reply, outcome));
     }
 
-    fn readlink(&self, _req: &Request, _ino: INodeNo, reply: ReplyData) {
-        reply.error(refusal(Refused::Readlink));
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        let (fs, ino) = (self.fs.clone(), convert::ino(ino));
+        self.serve(Call::quick("readlink", ino), async move { fs.readlink(ino).await }, |outcome| data(reply, outcome));
     }
 
     fn mknod(
@@ -125,15 +131,13 @@ impl fuser::Filesystem for Bridge {
         name: &OsStr,
         mode: u32,
         _umask: u32,
-        _rdev: u32,
+        rdev: u32,
         reply: ReplyEntry,
     ) {
-        if mode & libc::S_IFMT != libc::S_IFREG && mode & libc::S_IFMT != 0 {
-            return reply.error(refusal(Refused::SpecialFile));
-        }
+        let file_type = convert::node_type(mode, rdev);
         let creation = Creation { mode, uid: req.uid(), gid: req.gid() };
         let (fs, parent, name) = (self.fs.clone(), convert::ino(parent), name.as_bytes().to_vec());
-        let operation = async move { fs.mknod(parent, &name, creation).await };
+        let operation = async move { fs.mknod(parent, &name, file_type?, creation).await };
         self.serve(Call::transfer("mknod", parent), operation, |outcome| entry(reply, outcome));
     }
 
@@ -156,8 +160,11 @@ impl fuser::Filesystem for Bridge {
         self.serve(Call::transfer("rmdir", parent), operation, |outcome| empty(reply, outcome));
     }
 
-    fn symlink(&self, _req: &Request, _parent: INodeNo, _name: &OsStr, _target: &Path, reply: ReplyEntry) {
-        reply.error(refusal(Refused::Symlink));
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let (uid, gid, target) = (req.uid(), req.gid(), target.as_os_str().as_bytes().to_vec());
+        let (fs, parent, name) = (self.fs.clone(), convert::ino(parent), name.as_bytes().to_vec());
+        let operation = async move { fs.symlink(parent, &name, &target, (uid, gid)).await };
+        self.serve(Call::transfer("symlink", parent), operation, |outcome| entry(reply, outcome));
     }
 
     fn rename(
@@ -205,10 +212,7 @@ impl fuser::Filesystem for Bridge {
     ) {
         let (fs, fh) = (self.fs.clone(), fh(handle));
         let operation = async move { fs.read(fh, offset, size).await };
-        self.serve(Call::quick("read", convert::ino(ino)), operation, |outcome| match outcome {
-            Ok(bytes) => reply.data(&bytes),
-            Err(error) => reply.error(errno(&error)),
-        });
+        self.serve(Call::quick("read", convert::ino(ino)), operation, |outcome| data(reply, outcome));
     }
 
     fn write(
@@ -275,10 +279,11 @@ impl fuser::Filesystem for Bridge {
         }
     }
 
-    fn readdir(&self, _req: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        let (fs, fh) = (self.fs.clone(), fh(handle));
+    fn readdir(&self, req: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        let (fs, fh, raw) = (self.fs.clone(), fh(handle), Raw::new(&self.device, req.unique()));
         let operation = async move { fs.readdir(fh, offset, false).await };
-        self.serve(Call::quick("readdir", convert::ino(ino)), operation, |outcome| directory(reply, outcome));
+        let filled = move |outcome| directory(raw, reply, outcome);
+        self.serve(Call::quick("readdir", convert::ino(ino)), operation, filled);
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectoryPlus) {

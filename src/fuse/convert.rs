@@ -2,11 +2,11 @@
 
 use std::time::{Duration, SystemTime};
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, TimeOrNow};
+use fuser::{Errno, FileAttr, INodeNo, TimeOrNow};
 
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::fs::{Refused, WireAnswer};
-use crate::inode::{Attr, Kind};
+use crate::inode::{Attr, Device, FileType, Kind};
 use crate::types::{Access, Ino, OpenIntent};
 
 /// How long the kernel believes names and attributes without asking: short, since other machines change them too, and
@@ -20,10 +20,15 @@ pub(super) fn ino(number: INodeNo) -> Ino {
     Ino::new(number.0)
 }
 
-pub(super) fn kind(kind: Kind) -> FileType {
-    match kind {
-        Kind::File => FileType::RegularFile,
-        Kind::Dir => FileType::Directory,
+pub(super) fn kind(kind: Kind, file_type: FileType) -> fuser::FileType {
+    match (kind, file_type) {
+        (Kind::Dir, _) => fuser::FileType::Directory,
+        (Kind::File, FileType::Regular) => fuser::FileType::RegularFile,
+        (Kind::File, FileType::Symlink) => fuser::FileType::Symlink,
+        (Kind::File, FileType::Fifo) => fuser::FileType::NamedPipe,
+        (Kind::File, FileType::Socket) => fuser::FileType::Socket,
+        (Kind::File, FileType::CharDevice(_)) => fuser::FileType::CharDevice,
+        (Kind::File, FileType::BlockDevice(_)) => fuser::FileType::BlockDevice,
     }
 }
 
@@ -50,15 +55,21 @@ pub(super) fn attr(attr: &Attr) -> FileAttr {
         mtime: attr.ownership.mtime,
         ctime: attr.ownership.ctime,
         crtime: SystemTime::UNIX_EPOCH,
-        kind: kind(attr.kind),
+        kind: kind(attr.kind, attr.ownership.file_type),
         perm: (attr.ownership.mode & 0o7777) as u16,
         nlink: attr.nlink,
         uid: attr.ownership.uid,
         gid: attr.ownership.gid,
-        rdev: 0,
+        rdev: attr.ownership.file_type.device().map_or(0, |device| device.0),
         blksize: BLOCK,
         flags: 0,
     }
+}
+
+/// What mknod(2) is to make.
+pub(super) fn node_type(mode: u32, rdev: u32) -> Result<FileType> {
+    let known = FileType::from_mode(mode, Device(rdev)).filter(|file_type| *file_type != FileType::Symlink);
+    known.ok_or_else(|| Refused::SpecialFile.error())
 }
 
 pub(super) fn intent(flags: i32) -> OpenIntent {

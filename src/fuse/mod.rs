@@ -10,6 +10,7 @@ mod fusermount;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;
+mod raw;
 mod reply;
 mod session;
 

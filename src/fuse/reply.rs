@@ -3,12 +3,14 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use fuser::{
-    FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen,
+    FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen,
 };
 
 use super::convert::{self, TTL, errno};
+use super::raw::Raw;
 use crate::error::Result;
 use crate::fs::{DirEntry, Entry, Filesystem, Opened};
 use crate::inode::Attr;
@@ -24,6 +26,13 @@ pub(super) fn entry(reply: ReplyEntry, outcome: Result<Entry>) {
 pub(super) fn empty(reply: ReplyEmpty, outcome: Result<()>) {
     match outcome {
         Ok(()) => reply.ok(),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+pub(super) fn data(reply: ReplyData, outcome: Result<Bytes>) {
+    match outcome {
+        Ok(bytes) => reply.data(&bytes),
         Err(error) => reply.error(errno(&error)),
     }
 }
@@ -68,11 +77,13 @@ pub(super) fn attr(reply: ReplyAttr, outcome: Result<Attr>) {
 }
 
 /// As many entries as fit; the rest is asked for again.
-pub(super) fn directory(mut reply: ReplyDirectory, outcome: Result<Vec<DirEntry>>) {
+pub(super) fn directory(raw: Raw, mut reply: ReplyDirectory, outcome: Result<Vec<DirEntry>>) {
     match outcome {
+        Ok(entries) if entries.iter().any(|entry| entry.file_type.is_none()) => raw.directory(reply, &entries),
         Ok(entries) => {
             for entry in &entries {
-                let (ino, kind) = (INodeNo(entry.ino.get()), convert::kind(entry.kind));
+                let file_type = entry.file_type.unwrap_or_default();
+                let (ino, kind) = (INodeNo(entry.ino.get()), convert::kind(entry.kind, file_type));
                 if reply.add(ino, entry.next, kind, entry.name.as_str()) {
                     break;
                 }

@@ -56,7 +56,8 @@ pub fn serve(fs: Arc<Filesystem>, device: OwnedFd, options: SessionOptions, runt
     config.n_threads = Some(WORKERS);
     config.acl = if options.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
     let acl = config.acl;
-    let session = Session::from_fd(Bridge::new(fs, runtime), device, acl, config)?;
+    let bridge = Bridge::new(fs, runtime, device.try_clone()?);
+    let session = Session::from_fd(bridge, device, acl, config)?;
     let thread = std::thread::Builder::new().name("pailfs-session".into()).spawn(move || session.run())?;
     Ok(Served { thread })
 }

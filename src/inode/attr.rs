@@ -26,9 +26,101 @@ impl Kind {
     }
 }
 
+/// Longest target of a symbolic link in bytes: `PATH_MAX` without its NUL (symlink(2)).
+pub const TARGET_MAX: u64 = libc::PATH_MAX as u64 - 1;
+
+/// What a file is: an object is a regular file unless its metadata says something else.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileType {
+    /// Bytes.
+    #[default]
+    Regular,
+    /// A symbolic link; its target is the object's body.
+    Symlink,
+    /// A named pipe: the object has no bytes, here and below.
+    Fifo,
+    /// A socket of the local machine.
+    Socket,
+    /// A character device.
+    CharDevice(Device),
+    /// A block device.
+    BlockDevice(Device),
+}
+
+impl FileType {
+    /// What an object of `size` bytes can be: one that is too large for a target, or has bytes where there are none, is a regular
+    /// file, so that its bytes can be read, and a listing tells large ones from all others.
+    pub fn of_size(self, size: u64) -> FileType {
+        match self {
+            FileType::Regular | FileType::Symlink if size <= TARGET_MAX => self,
+            _ if size == 0 => self,
+            _ => FileType::Regular,
+        }
+    }
+
+    /// The number of a device.
+    pub fn device(self) -> Option<Device> {
+        match self {
+            FileType::CharDevice(device) | FileType::BlockDevice(device) => Some(device),
+            _ => None,
+        }
+    }
+
+    /// File type bits of `st_mode`.
+    pub fn type_bits(self) -> u32 {
+        match self {
+            FileType::Regular => libc::S_IFREG,
+            FileType::Symlink => libc::S_IFLNK,
+            FileType::Fifo => libc::S_IFIFO,
+            FileType::Socket => libc::S_IFSOCK,
+            FileType::CharDevice(_) => libc::S_IFCHR,
+            FileType::BlockDevice(_) => libc::S_IFBLK,
+        }
+    }
+
+    /// The type that these bits of `st_mode` mean, of a device with this number. `None` for a directory, and for bits that mean
+    /// nothing.
+    pub fn from_mode(mode: u32, device: Device) -> Option<FileType> {
+        match mode & libc::S_IFMT {
+            0 | libc::S_IFREG => Some(FileType::Regular),
+            libc::S_IFLNK => Some(FileType::Symlink),
+            libc::S_IFIFO => Some(FileType::Fifo),
+            libc::S_IFSOCK => Some(FileType::Socket),
+            libc::S_IFCHR => Some(FileType::CharDevice(device)),
+            libc::S_IFBLK => Some(FileType::BlockDevice(device)),
+            _ => None,
+        }
+    }
+}
+
+/// Number of a device, as the kernel gives it to file systems (`new_encode_dev` in `linux/kdev_t.h`): 12 bits of major and
+/// 20 of minor number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Device(pub u32);
+
+impl Device {
+    /// `None` for numbers that are too large.
+    pub fn new(major: u32, minor: u32) -> Option<Device> {
+        let fits = major < 1 << 12 && minor < 1 << 20;
+        fits.then_some(Device(minor & 0xff | major << 8 | (minor & !0xff) << 12))
+    }
+
+    /// Major number.
+    pub fn major(self) -> u32 {
+        self.0 >> 8 & 0xfff
+    }
+
+    /// Minor number.
+    pub fn minor(self) -> u32 {
+        self.0 & 0xff | self.0 >> 12 & 0xfff00
+    }
+}
+
 /// Permissions, owner and times of an inode as they stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ownership {
+    /// What a file is; means nothing for a directory.
+    pub file_type: FileType,
     /// Permission bits, at most 07777.
     pub mode: u32,
     /// Owner.
@@ -48,6 +140,7 @@ impl Ownership {
     pub fn from_stored(stored: &StoredAttributes, default: Ownership, modified: SystemTime) -> Self {
         let mtime = stored.mtime.unwrap_or(modified);
         Ownership {
+            file_type: stored.file_type,
             mode: stored.mode.unwrap_or(default.mode),
             uid: stored.uid.unwrap_or(default.uid),
             gid: stored.gid.unwrap_or(default.gid),
@@ -60,6 +153,7 @@ impl Ownership {
     /// As it goes into object metadata.
     pub fn to_stored(&self) -> StoredAttributes {
         StoredAttributes {
+            file_type: self.file_type,
             mode: Some(self.mode),
             uid: Some(self.uid),
             gid: Some(self.gid),

@@ -134,7 +134,15 @@ mod tests {
 
     fn table_with_nested_dirs() -> (Arc<InodeTable>, Pin, Pin) {
         let time = SystemTime::UNIX_EPOCH;
-        let ownership = Ownership { mode: 0o755, uid: 0, gid: 0, mtime: time, atime: time, ctime: time };
+        let ownership = Ownership {
+            file_type: Default::default(),
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            mtime: time,
+            atime: time,
+            ctime: time,
+        };
         let table = InodeTable::new(DirPrefix::normalize(""), ownership);
         let add = |parent, text: &str| {
             let name = Name::parse(text.as_bytes()).expect("a name");

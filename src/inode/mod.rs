@@ -15,7 +15,7 @@ mod settled;
 mod state;
 mod table;
 
-pub use attr::{Attr, Kind, Ownership, OwnershipChange};
+pub use attr::{Attr, Device, FileType, Kind, Ownership, OwnershipChange, TARGET_MAX};
 pub use backing::Backing;
 pub use freshness::{Belief, Span};
 pub use gate::{Closed, Passage};

@@ -6,9 +6,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, watch};
 
-use super::attr::{Attr, Kind, Ownership};
+use super::attr::{Attr, FileType, Kind, Ownership};
 use super::backing::Backing;
 use super::freshness::Belief;
 use super::listing::DirNames;
@@ -77,6 +78,8 @@ pub struct NodeData {
     pub opens: Opens,
     /// What the kernel reads by itself, while a handle is open that was given it: all others must be given the same.
     pub backing: Weak<Backing>,
+    /// The target of a symbolic link, and the lineage whose bytes it is.
+    pub target: Option<(u64, Bytes)>,
     /// The own part.
     pub body: Body,
 }
@@ -146,6 +149,14 @@ impl NodeData {
                 self.apply(Event::LastPin).ok().map(|()| staged)
             }
             _ => None,
+        }
+    }
+
+    /// What a file is; of a directory it says nothing.
+    pub fn file_type(&self) -> FileType {
+        match &self.body {
+            Body::File(state) => self.ownership.file_type.of_size(state.size()),
+            Body::Dir(_) => FileType::Regular,
         }
     }
 
@@ -243,6 +254,7 @@ impl Inode {
             pages_dropped: 0,
             opens: Opens::default(),
             backing: Weak::new(),
+            target: None,
             body,
         };
         Inode { ino, kind, data: Mutex::new(data), writers: watch::Sender::new(0) }
@@ -256,6 +268,11 @@ impl Inode {
     /// File or directory.
     pub fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// What a file is; of a directory it says nothing.
+    pub fn file_type(&self) -> FileType {
+        self.lock().file_type()
     }
 
     /// The lock. A panic elsewhere does not make the inode unusable.
@@ -272,7 +289,8 @@ impl Inode {
             Body::File(state) => (state.size(), 1),
             Body::Dir(_) => (0, 1),
         };
-        Attr { ino: self.ino, kind: self.kind, size, nlink, ownership: data.ownership }
+        let ownership = Ownership { file_type: data.file_type(), ..data.ownership };
+        Attr { ino: self.ino, kind: self.kind, size, nlink, ownership }
     }
 
     /// True when no request is needed to answer for it.

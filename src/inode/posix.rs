@@ -2,12 +2,12 @@
 //!
 //! Written under the keys that AWS tools use (FSx for Lustre User Guide, "POSIX metadata support for data repositories"):
 //! `file-permissions` (octal file type and mode, `0100644`), `file-owner`, `file-group` (decimal), `file-mtime`,
-//! `file-atime` (nanoseconds, ending in `ns`). The keys of s3fs (`mode` in decimal, `uid`, `gid`, `mtime`) and rclone (`mtime`)
+//! `file-atime` (nanoseconds, ending in `ns`); the number of a device under `file-rdev`. The keys of s3fs (`mode` in decimal, `uid`, `gid`, `mtime`) and rclone (`mtime`)
 //! are read too, and brought up to date where an object has them, so that no reader sees a contradiction.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::attr::Kind;
+use super::attr::{Device, FileType, Kind};
 use crate::store::UserMetadata;
 
 const PERMISSIONS: &str = "file-permissions";
@@ -15,6 +15,8 @@ const OWNER: &str = "file-owner";
 const GROUP: &str = "file-group";
 const MTIME: &str = "file-mtime";
 const ATIME: &str = "file-atime";
+/// Major and minor number of a device, in decimal: a key of our own, since AWS tools keep no devices.
+const DEVICE: &str = "file-rdev";
 const S3FS_MODE: &str = "mode";
 const S3FS_UID: &str = "uid";
 const S3FS_GID: &str = "gid";
@@ -23,9 +25,14 @@ const S3FS_MTIME: &str = "mtime";
 /// Bits of a mode that chmod(2) sets.
 pub const PERMISSION_BITS: u32 = 0o7777;
 
+/// Largest `st_mode`.
+const FULL_MODE_MAX: u32 = 0o177_777;
+
 /// What an object's metadata says; `None` where it says nothing, or nothing that makes sense.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoredAttributes {
+    /// What a file is; a regular one where the type is not told, or is that of a directory.
+    pub file_type: FileType,
     /// Permission bits.
     pub mode: Option<u32>,
     /// Owner.
@@ -44,8 +51,13 @@ impl StoredAttributes {
         let text = |key: &str| metadata.get(key).map(|value| value.trim());
         let octal = |key| text(key).and_then(|value| u32::from_str_radix(value, 8).ok());
         let decimal = |key| text(key).and_then(|value| value.parse::<u32>().ok());
+        // More bits than a mode has are another tool's notation (rclone writes octal digits under the key of s3fs).
+        let full = octal(PERMISSIONS).or_else(|| decimal(S3FS_MODE)).filter(|mode| *mode <= FULL_MODE_MAX);
+        // One without a number is one that no driver has.
+        let device = text(DEVICE).and_then(parse_device).unwrap_or_default();
         StoredAttributes {
-            mode: octal(PERMISSIONS).or_else(|| decimal(S3FS_MODE)).map(|mode| mode & PERMISSION_BITS),
+            file_type: full.and_then(|full| FileType::from_mode(full, device)).unwrap_or_default(),
+            mode: full.map(|mode| mode & PERMISSION_BITS),
             uid: decimal(OWNER).or_else(|| decimal(S3FS_UID)),
             gid: decimal(GROUP).or_else(|| decimal(S3FS_GID)),
             mtime: text(MTIME).and_then(parse_time).or_else(|| text(S3FS_MTIME).and_then(parse_time)),
@@ -56,7 +68,17 @@ impl StoredAttributes {
     /// Writes what is known into `metadata`.
     pub fn write(&self, kind: Kind, metadata: &mut UserMetadata) {
         if let Some(mode) = self.mode {
-            let full = kind.type_bits() | (mode & PERMISSION_BITS);
+            let type_bits = match kind {
+                Kind::File => self.file_type.type_bits(),
+                Kind::Dir => kind.type_bits(),
+            };
+            match self.file_type.device().filter(|_| kind == Kind::File) {
+                Some(device) => {
+                    metadata.insert(DEVICE.into(), format!("{}:{}", device.major(), device.minor()));
+                }
+                None => _ = metadata.remove(DEVICE),
+            }
+            let full = type_bits | (mode & PERMISSION_BITS);
             metadata.insert(PERMISSIONS.into(), format!("{full:07o}"));
             refresh(metadata, S3FS_MODE, || full.to_string());
         }
@@ -79,6 +101,11 @@ impl StoredAttributes {
             metadata.remove(ATIME);
         }
     }
+}
+
+fn parse_device(text: &str) -> Option<Device> {
+    let (major, minor) = text.split_once(':')?;
+    Device::new(major.parse().ok()?, minor.parse().ok()?)
 }
 
 fn refresh(metadata: &mut UserMetadata, key: &str, value: impl FnOnce() -> String) {
@@ -156,6 +183,55 @@ mod tests {
     }
 
     #[test]
+    fn the_type_of_a_symbolic_link_is_read_of_aws_tools_and_s3fs_and_written() {
+        for stored in [[("file-permissions", "0120777")], [("mode", "41471")]] {
+            let read = StoredAttributes::read(&metadata(&stored));
+            assert_eq!((read.file_type, read.mode), (FileType::Symlink, Some(0o777)), "{stored:?}");
+        }
+        let mut written = metadata(&[("mode", "0")]);
+        let link = StoredAttributes { file_type: FileType::Symlink, mode: Some(0o777), ..Default::default() };
+        link.write(Kind::File, &mut written);
+        assert_eq!((written["file-permissions"].as_str(), written["mode"].as_str()), ("0120777", "41471"));
+    }
+
+    #[test]
+    fn special_files_and_the_numbers_of_devices_are_read_back() {
+        let device = Device::new(259, 70_000).expect("numbers that fit");
+        assert_eq!((device.major(), device.minor()), (259, 70_000));
+        assert_eq!((Device::new(4096, 0), Device::new(0, 1 << 20)), (None, None));
+        for (file_type, permissions) in [
+            (FileType::Fifo, "0010640"),
+            (FileType::Socket, "0140640"),
+            (FileType::CharDevice(device), "0020640"),
+            (FileType::BlockDevice(device), "0060640"),
+        ] {
+            let mut stored = metadata(&[("file-rdev", "old")]);
+            let wanted = StoredAttributes { file_type, mode: Some(0o640), ..Default::default() };
+            wanted.write(Kind::File, &mut stored);
+            assert_eq!(stored["file-permissions"], permissions);
+            let number = file_type.device().map(|_| "259:70000");
+            assert_eq!(stored.get("file-rdev").map(String::as_str), number, "{file_type:?}");
+            assert_eq!(StoredAttributes::read(&stored), wanted);
+        }
+        for number in ["", "8", "8:x", "4096:0", "-1:0"] {
+            let read = StoredAttributes::read(&metadata(&[("file-permissions", "0020640"), ("file-rdev", number)]));
+            assert_eq!(read.file_type, FileType::CharDevice(Device::default()), "{number}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_type_or_that_of_a_directory_or_another_notation_is_a_regular_file() {
+        for stored in
+            [[("file-permissions", "0777")], [("file-permissions", "0040755")], [("file-permissions", "0777777")]]
+        {
+            assert_eq!(StoredAttributes::read(&metadata(&stored)).file_type, FileType::Regular, "{stored:?}");
+        }
+        // Octal digits, as rclone writes them.
+        let rclone = StoredAttributes::read(&metadata(&[("mode", "120777")]));
+        assert_eq!((rclone.file_type, rclone.mode), (FileType::Regular, None));
+    }
+
+    #[test]
     fn foreign_keys_are_brought_up_to_date_where_they_are() {
         let mut both = metadata(&[("mode", "33188"), ("mtime", "1.5"), ("note", "kept")]);
         let wanted = StoredAttributes {
@@ -175,7 +251,14 @@ mod tests {
         #[test]
         fn what_is_written_is_read_back(mode in 0u32..0o10000, uid: u32, gid: u32, nanos in -(1i64 << 60)..(1i64 << 60)) {
             let time = from_nanoseconds(nanos.into());
-            let wanted = StoredAttributes { mode: Some(mode), uid: Some(uid), gid: Some(gid), mtime: time, atime: time };
+            let wanted = StoredAttributes {
+                mode: Some(mode),
+                uid: Some(uid),
+                gid: Some(gid),
+                mtime: time,
+                atime: time,
+                ..Default::default()
+            };
             let mut stored = UserMetadata::new();
             wanted.write(Kind::Dir, &mut stored);
             prop_assert_eq!(StoredAttributes::read(&stored), wanted);

@@ -26,7 +26,7 @@ use super::Filesystem;
 use super::open::{First, is_archived};
 use crate::cache::Reservation;
 use crate::error::{Error, Result};
-use crate::inode::{Belief, FileState, Kind, Listed, Pin};
+use crate::inode::{Belief, FileState, FileType, Kind, Listed, Pin};
 use crate::store::Attributes;
 use crate::transfer::{ObjectReader, WHOLE_MAX, whole_or};
 use crate::types::{ByteRange, Ino, Name, ObjectKey, Version};
@@ -328,7 +328,8 @@ impl Filesystem {
         let (mut bytes, mut known) = (size > 0, self.listed_version(dir, &file.name));
         if let Some(child) = self.table.child(dir, &file.name) {
             let data = child.inode().lock();
-            if data.is_local() || child.inode().kind() != Kind::File {
+            let opened = child.inode().kind() == Kind::File && data.file_type() == FileType::Regular;
+            if data.is_local() || !opened {
                 return None;
             }
             known = data.file().ok().and_then(FileState::object).cloned().or(known);

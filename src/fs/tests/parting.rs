@@ -92,7 +92,7 @@ async fn an_older_answer_takes_no_name_away() {
     rig.fs.write(fh, 0, b"newer").await.expect("a write");
     rig.fs.flush(fh).await.expect("a flush");
     let pin = rig.fs.table.get(ino).expect("the inode");
-    rig.fs.part_from_readers(&pin, &old, asked).expect("it was changed here since");
+    rig.fs.part_from_readers(&pin, (&old, None), asked).expect("it was changed here since");
     assert_eq!(rig.ino(Ino::ROOT, "f").await.expect("a file"), ino);
     rig.close(fh).await.expect("a close");
 }
@@ -108,7 +108,7 @@ async fn an_inode_without_a_name_is_not_opened_on_what_is_believed_of_it() {
         modified: std::time::SystemTime::now(),
     };
     let pin = rig.fs.table.get(ino).expect("the inode");
-    assert!(rig.fs.part_from_readers(&pin, &theirs, std::time::Instant::now()).is_err());
+    assert!(rig.fs.part_from_readers(&pin, (&theirs, None), std::time::Instant::now()).is_err());
     assert!(matches!(rig.fs.open(ino, READ).await, Err(Error::Stale)), "its reads would fail");
     rig.close(fh).await.expect("a close");
 }

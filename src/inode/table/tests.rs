@@ -10,7 +10,7 @@ use crate::types::{ETag, Version};
 
 fn ownership() -> Ownership {
     let time = SystemTime::UNIX_EPOCH;
-    Ownership { mode: 0o644, uid: 0, gid: 0, mtime: time, atime: time, ctime: time }
+    Ownership { file_type: Default::default(), mode: 0o644, uid: 0, gid: 0, mtime: time, atime: time, ctime: time }
 }
 
 fn name(text: &str) -> Name {
