@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Filesystem;
-use super::remove::{disown, object_of};
+use super::remove::{disown, note_removed, object_of};
 use crate::error::{Error, Result};
 use crate::inode::{Clean, Draft, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
 use crate::store::CopyAttributes;
@@ -77,6 +77,9 @@ impl Filesystem {
             (Kind::File, _) => self.rename_file(&source, target.as_ref(), from, to, mode).await?,
         }
         source.inode().lock().ownership.ctime = SystemTime::now();
+        if let Some(target) = &target {
+            note_removed(target.inode());
+        }
         Ok(())
     }
 
