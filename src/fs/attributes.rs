@@ -42,6 +42,8 @@ impl Filesystem {
                 Kind::File => self.change_file(pin.inode(), &change.ownership).await?,
                 Kind::Dir => self.change_dir(&pin, &change.ownership).await?,
             }
+            // Also where nothing is another than it was, and nothing was stored.
+            pin.inode().lock().ownership.ctime = SystemTime::now();
         }
         Ok(pin.inode().attr())
     }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::oneshot;
 
 use super::Filesystem;
+use super::change::touch;
 use super::conflict::Resolved;
 use super::send_ahead::take_stored_time;
 use crate::backoff::Backoff;
@@ -324,19 +325,21 @@ impl Filesystem {
         }
     }
 
-    /// The directory learns that a name in it stands for something else now. The caller owns the file.
+    /// The directory learns that a name in it stands for something else now. The caller owns the file. That is no change of the
+    /// directory: its time stays.
     pub(super) fn note_name_changed(&self, inode: &Arc<Inode>, listed: Option<Listed>) {
         let Some(place) = self.table.place(inode.ino()) else { return };
-        self.note_name(place.parent, &place.name, listed);
+        let Ok(dir) = self.table.get(place.parent) else { return };
+        if let Ok(body) = dir.inode().lock().dir() {
+            body.names.note_change(&place.name, listed);
+        }
     }
 
-    /// As above, by place. The directory's own time is now.
+    /// A name came or went, by place. The directory's own time is now.
     pub(super) fn note_name(&self, parent: crate::types::Ino, name: &crate::types::Name, listed: Option<Listed>) {
         let Ok(dir) = self.table.get(parent) else { return };
         let mut data = dir.inode().lock();
-        let now = SystemTime::now();
-        data.ownership.mtime = now;
-        data.ownership.ctime = now;
+        touch(&mut data.ownership);
         if let Ok(body) = data.dir() {
             body.names.note_change(name, listed);
         }

@@ -366,7 +366,11 @@ impl Filesystem {
             data.lineage += 1;
             data.attributes = None;
         }
-        data.ownership = self.ownership_of(data.ownership, version.modified, attributes.as_deref());
+        let told = self.ownership_of(data.ownership, version.modified, attributes.as_deref());
+        // S3's time of a change made here is in whole seconds, and later: no news while nothing else is.
+        if !same || data.ownership != (Ownership { ctime: data.ownership.ctime, ..told }) {
+            data.ownership = told;
+        }
         data.apply(Event::Refresh(version))?;
         if attributes.is_some() {
             data.attributes = attributes;

@@ -4,7 +4,7 @@
 //! hidden, for the last handle. A directory that is emptied here stays until rmdir.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use tokio::sync::MutexGuard;
 
@@ -238,6 +238,7 @@ impl Filesystem {
         self.table.get(parent)?.inode().lock().dir()?.held = true;
         pin.inode().lock().dir()?.held = false;
         self.table.detach(pin.ino());
+        note_removed(pin.inode());
         Ok(())
     }
 
@@ -270,6 +271,16 @@ impl Filesystem {
                 None => return Ok(has_marker),
             }
         }
+    }
+}
+
+/// A directory without a name, if it is one, is still there for who has it open.
+pub(super) fn note_removed(inode: &Arc<Inode>) {
+    let mut data = inode.lock();
+    let now = SystemTime::now();
+    if let Ok(dir) = data.dir() {
+        dir.removed = true;
+        data.ownership.ctime = now;
     }
 }
 

@@ -4,9 +4,10 @@
 //! be replaced, then a delete guarded by the source's ETag; a draft that S3 has never seen is renamed here alone.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::Filesystem;
-use super::remove::{disown, object_of};
+use super::remove::{disown, note_removed, object_of};
 use crate::error::{Error, Result};
 use crate::inode::{Clean, Draft, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
 use crate::store::CopyAttributes;
@@ -66,15 +67,20 @@ impl Filesystem {
             _ => {}
         }
         match (source.inode().kind(), target.as_ref().map(|target| target.inode().kind())) {
-            (Kind::Dir, Some(Kind::File)) => Err(Error::NotDirectory),
-            (Kind::File, Some(Kind::Dir)) => Err(Error::IsDirectory),
-            (Kind::Dir, _) => self.rename_dir(&source, target.as_ref(), from, to).await,
+            (Kind::Dir, Some(Kind::File)) => return Err(Error::NotDirectory),
+            (Kind::File, Some(Kind::Dir)) => return Err(Error::IsDirectory),
+            (Kind::Dir, _) => self.rename_dir(&source, target.as_ref(), from, to).await?,
             (Kind::File, None) => {
                 self.free_name(new_parent, &new_name).await?;
-                self.rename_file(&source, None, from, to, mode).await
+                self.rename_file(&source, None, from, to, mode).await?;
             }
-            (Kind::File, _) => self.rename_file(&source, target.as_ref(), from, to, mode).await,
+            (Kind::File, _) => self.rename_file(&source, target.as_ref(), from, to, mode).await?,
         }
+        source.inode().lock().ownership.ctime = SystemTime::now();
+        if let Some(target) = &target {
+            note_removed(target.inode());
+        }
+        Ok(())
     }
 
     async fn rename_file(

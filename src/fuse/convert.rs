@@ -88,7 +88,13 @@ pub(super) fn intent(flags: i32) -> OpenIntent {
 
 pub(super) fn time(time: TimeOrNow) -> SystemTime {
     match time {
-        TimeOrNow::SpecificTime(time) => time,
+        TimeOrNow::SpecificTime(time) => mended(time),
         TimeOrNow::Now => SystemTime::now(),
     }
+}
+
+/// fuser takes the nanoseconds of a time before 1970 away from its seconds. They count from there on (utimensat(2)).
+fn mended(time: SystemTime) -> SystemTime {
+    let Err(before) = time.duration_since(SystemTime::UNIX_EPOCH) else { return time };
+    time.checked_add(Duration::from_nanos(u64::from(before.duration().subsec_nanos()) * 2)).unwrap_or(time)
 }

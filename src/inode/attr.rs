@@ -209,7 +209,7 @@ pub struct Attr {
     pub kind: Kind,
     /// Bytes.
     pub size: u64,
-    /// Links: 1, also for directories (unknown number of subdirectories), 0 for an unlinked file.
+    /// Links: 1, also for directories (unknown number of subdirectories), 0 for what was removed.
     pub nlink: u32,
     /// The rest.
     pub ownership: Ownership,

@@ -36,6 +36,8 @@ pub struct DirBody {
     pub names: DirNames,
     /// Made or emptied here: it stays until rmdir, whatever S3 lists.
     pub held: bool,
+    /// Removed here: who has it open finds an empty directory without a link.
+    pub removed: bool,
 }
 
 /// What is behind the lock.
@@ -185,7 +187,7 @@ impl NodeData {
     pub fn is_local(&self) -> bool {
         match &self.body {
             Body::File(state) => state.is_local(),
-            Body::Dir(dir) => dir.held,
+            Body::Dir(dir) => dir.held || dir.removed,
         }
     }
 }
@@ -287,7 +289,7 @@ impl Inode {
         let (size, nlink) = match &data.body {
             Body::File(FileState::Unlinked(remains)) => (FileState::Unlinked(remains.clone()).size(), 0),
             Body::File(state) => (state.size(), 1),
-            Body::Dir(_) => (0, 1),
+            Body::Dir(dir) => (0, u32::from(!dir.removed)),
         };
         let ownership = Ownership { file_type: data.file_type(), ..data.ownership };
         Attr { ino: self.ino, kind: self.kind, size, nlink, ownership }

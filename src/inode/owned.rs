@@ -4,6 +4,7 @@
 //! `state`'s to say.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use super::node::{Inode, NodeData};
 use super::settled::Settled;
@@ -93,6 +94,7 @@ impl Owned {
     pub fn unlinked(mut self, remains: Remains) -> Result<()> {
         self.end(Ok(()), |data| {
             data.behind = None;
+            data.ownership.ctime = SystemTime::now();
             data.apply(Event::Unlink(remains))
         })
     }
