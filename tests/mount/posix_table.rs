@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use libc::{c_int, c_uint};
 
-use crate::common::{Mount, TestServer};
+use crate::common::{Capability, Mount, TestServer};
 pub use crate::posix_picture::wait_past;
 use crate::posix_picture::{Picture, compare, now, picture, same, set_up, times};
 
@@ -101,6 +101,8 @@ pub struct Ground {
     root: PathBuf,
     /// Made of pailfs, not of a local file system.
     pub mounted: bool,
+    /// Directories may have names of 255 bytes.
+    pub long_directories: bool,
 }
 
 impl Ground {
@@ -118,16 +120,16 @@ pub fn on_both(test: impl Fn(&Ground)) {
     }
     let local = tempfile::tempdir().expect("a local directory");
     open_up(local.path());
-    test(&Ground { root: local.path().to_owned(), mounted: false });
+    test(&Ground { root: local.path().to_owned(), mounted: false, long_directories: true });
     let server = TestServer::start();
     let mount = server.mount_with(&["allow_other"]);
-    test(&mounted(&mount));
+    test(&Ground { long_directories: server.has(&[Capability::LongDirectories]), ..mounted(&mount) });
 }
 
 /// The ground that a mount is.
 pub fn mounted(mount: &Mount) -> Ground {
     open_up(mount.local());
-    Ground { root: mount.path(""), mounted: true }
+    Ground { root: mount.path(""), mounted: true, long_directories: false }
 }
 
 fn open_up(dir: &Path) {

@@ -24,6 +24,8 @@ pub enum Capability {
     StorageClasses,
     /// Names of 255 bytes.
     LongNames,
+    /// The same of directories, to which MinIO adds a word on its disk.
+    LongDirectories,
 }
 
 use Capability::*;
@@ -34,7 +36,16 @@ const LACKS: &[(&str, &[Capability])] = &[
     ("aws", &[Simulation]),
     (
         "minio",
-        &[Simulation, FileBesideDirectory, OddKeys, ConditionalDelete, ConditionalCopy, ListUploads, StorageClasses],
+        &[
+            Simulation,
+            FileBesideDirectory,
+            OddKeys,
+            ConditionalDelete,
+            ConditionalCopy,
+            ListUploads,
+            StorageClasses,
+            LongDirectories,
+        ],
     ),
     (
         "versitygw",
@@ -63,6 +74,7 @@ const UNKNOWN_LACKS: &[Capability] = &[
     ControlCharacters,
     StorageClasses,
     LongNames,
+    LongDirectories,
 ];
 
 /// True if the server of this kind lacks it.
