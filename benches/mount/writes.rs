@@ -153,7 +153,7 @@ fn small_files((program, server, table): Where<'_>, plan: &Plan) -> Result<(), F
     })?;
     if program == Program::Pailfs {
         let what = "as above, commit=async";
-        step_with((program, server, table), (what, 0), ",commit=async", make("meanwhile", 1), |outcome| {
+        step_with((program, server, table), (what, 0), ",commit=async", make("by-one-meanwhile", 1), |outcome| {
             format!("{:.1} times as fast as commit=close", times(outcome.time))
         })?;
     }
