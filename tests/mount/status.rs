@@ -177,13 +177,15 @@ fn status_names_the_files_that_can_not_be_stored_and_sync_and_umount_say_so() {
 fn sync_and_umount_wait_for_what_was_closed_and_name_what_is_open() {
     let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
     let mut mount = server.mount_with(&["commit=async"]);
-    server.demo().set_shape(Shape { first_byte: Duration::from_millis(50), ..Shape::default() });
+    server.demo().set_shape(Shape { first_byte: Duration::from_millis(700), ..Shape::default() });
     let write =
         |from: u32| (from..from + 30).for_each(|n| std::fs::write(mount.path(&format!("f{n}")), "x").expect("closed"));
     let open = Writer::start(&mount, "open");
     write(0);
     let (code, _, said) = mount.pailfs(&["sync", &root(&mount)]);
     assert_eq!((code, said.as_str()), (Some(0), "pailfs: open is open for writing, and was left as it is\n"));
+    // The server has a file before it answers: the mount knows what was answered.
+    assert_eq!(report(&mount)["unstored_files"], 1);
     assert_eq!(server.objects().files().len(), 30);
     open.end();
     write(30);
