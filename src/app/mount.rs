@@ -122,6 +122,7 @@ fn store_options(config: &Config) -> StoreOptions {
         endpoint_url: config.store.endpoint_url.clone(),
         profile: config.store.profile.clone(),
         path_style: config.store.path_style,
+        payload_signing: config.store.payload_signing,
         no_sign_request: config.store.no_sign_request,
         requester_pays: config.store.requester_pays,
         checksums: match config.store.checksum {

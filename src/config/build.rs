@@ -8,7 +8,7 @@ use super::defaults::{home_directory, host_name, ids, memory_limit, stage_direct
 use super::kernel::owned_by_mount;
 use super::option_list::{Element, split};
 use super::table::{self, OPTIONS};
-use super::value::{self, Value};
+use super::value::{self, Value, or_auto};
 use super::{
     Audience, CacheSettings, ChecksumAlgorithm, ChecksumPolicy, CommitMode, Config, ConflictPolicy, Freshness,
     FsSettings, KernelOptions, LogSettings, MetadataMode, SetattrPolicy, Source, StageSettings, StoreSettings,
@@ -271,11 +271,8 @@ impl Given {
             region: self.text("region").or_else(|| source.region().map(str::to_owned)),
             endpoint_url: self.text("endpoint_url"),
             profile: self.text("profile"),
-            path_style: match self.choice("path_style") {
-                "true" => Some(true),
-                "false" => Some(false),
-                _ => None,
-            },
+            path_style: or_auto(self.choice("path_style")),
+            payload_signing: or_auto(self.choice("payload_signing")),
             no_sign_request: self.flag("no_sign_request"),
             requester_pays: self.flag("requester_pays"),
             checksum: match self.choice("checksum") {

@@ -78,6 +78,8 @@ pub struct StoreSettings {
     pub profile: Option<String>,
     /// `path_style`; `None` is auto: on with `endpoint_url`.
     pub path_style: Option<bool>,
+    /// `payload_signing`; `None` is auto.
+    pub payload_signing: Option<bool>,
     /// `no_sign_request`
     pub no_sign_request: bool,
     /// `requester_pays`

@@ -161,6 +161,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     row(Bucket, "endpoint_url", Kind::Url, Told("AWS_ENDPOINT_URL, or AWS"), "Another S3 service than AWS, such as http://127.0.0.1:9000"),
     row(Bucket, "profile", Kind::Text, Told("AWS_PROFILE, or default"), "Profile of the AWS configuration files"),
     row(Bucket, "path_style", Kind::Choice(&["auto", "true", "false"]), Is("auto"), "Name the bucket in the path instead of the host name (auto: with endpoint_url)"),
+    row(Bucket, "payload_signing", Kind::Choice(&["auto", "true", "false"]), Is("auto"), "Sign the bytes of uploads too (auto: those without a checksum, and over http to other machines all)"),
     row(Bucket, "no_sign_request", Kind::Flag, Is("false"), "Send requests unsigned: public buckets need no credentials"),
     row(Bucket, "requester_pays", Kind::Flag, Is("false"), "Agree to pay for requests to a requester-pays bucket"),
     row(Bucket, "storage_class", Kind::Text, Told("the bucket's"), "Storage class of new objects, such as STANDARD_IA"),

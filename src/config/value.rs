@@ -186,6 +186,15 @@ fn known_directive(directive: &str) -> bool {
     ["off", "error", "warn", "info", "debug", "trace"].iter().any(|known| known.eq_ignore_ascii_case(level.trim()))
 }
 
+/// `auto` is for the store to find out.
+pub(super) fn or_auto(choice: &str) -> Option<bool> {
+    match choice {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

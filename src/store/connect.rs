@@ -28,6 +28,7 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::renew::Renewing;
 use super::s3::Attempts;
+use super::signing::BodySigning;
 use super::{S3Store, errors, trust};
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
@@ -98,6 +99,8 @@ pub struct StoreOptions {
     pub path_style: Option<bool>,
     /// Keys to sign with, instead of those that the credentials chain finds.
     pub keys: Option<AccessKeys>,
+    /// Whether requests that send a body sign it too. `None`: those that carry no checksum, and over http to other machines all.
+    pub payload_signing: Option<bool>,
     /// Requests carry no signature.
     pub no_sign_request: bool,
     /// The requester pays (`x-amz-request-payer`).
@@ -123,6 +126,7 @@ impl Default for StoreOptions {
             profile: None,
             keys: None,
             path_style: None,
+            payload_signing: None,
             no_sign_request: false,
             requester_pays: false,
             checksums: None,
@@ -152,7 +156,8 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         builder = builder.identity_cache(IdentityCache::no_cache()).retry_classifier(credentials.clone());
         builder = builder.credentials_provider(credentials);
     }
-    let custom = has_custom_endpoint(&sdk);
+    let endpoint = custom_endpoint(&sdk);
+    let custom = endpoint.is_some();
     let path_style = options.path_style.unwrap_or(custom && !options.bucket.starts_with("arn:"));
     let checksums = options.checksums.unwrap_or(match sdk.request_checksum_calculation() {
         Some(RequestChecksumCalculation::WhenRequired) => Checksums::Off,
@@ -183,6 +188,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         requester_pays: options.requester_pays,
         is_aws: !custom,
         checksums,
+        body_signing: BodySigning::of(options.payload_signing, endpoint.as_deref()),
         refuses_sums: AtomicBool::new(false),
         told_of_copies: AtomicBool::new(false),
         attempts,
@@ -249,12 +255,12 @@ fn http_client(trust: Option<TlsContext>) -> SharedHttpClient {
     })
 }
 
-/// Whether requests go elsewhere than to AWS: by option, by `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3` or the
+/// Where requests go if not to AWS: by option, by `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3` or the
 /// profile. The SDK finds the same address by the same rules.
-fn has_custom_endpoint(sdk: &SdkConfig) -> bool {
+fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     let for_s3 = key.ok().and_then(|key| sdk.service_config()?.load_config(key));
-    for_s3.is_some() || sdk.endpoint_url().is_some()
+    for_s3.or_else(|| sdk.endpoint_url().map(str::to_owned))
 }
 
 /// Asks what a user waits for before there is a mount: what can't be reached at all is told after two tries, and what is

@@ -15,6 +15,7 @@ mod limited;
 mod operation;
 mod renew;
 mod s3;
+mod signing;
 mod trust;
 
 use std::collections::BTreeMap;

@@ -114,10 +114,15 @@ struct Case {
 
 /// Runs a case with a server of its own.
 fn with(checksums: Checksums, case: impl AsyncFnOnce(Case)) {
+    with_options(|options| options.checksums = Some(checksums), case);
+}
+
+fn with_options(change: impl FnOnce(&mut StoreOptions), case: impl AsyncFnOnce(Case)) {
     let server = crate::server::start();
     let (line, endpoint) = Line::to(&server);
     let at = crate::server::in_process(&server, "sums").options;
-    let options = StoreOptions { checksums: Some(checksums), endpoint_url: Some(endpoint), ..at };
+    let mut options = StoreOptions { endpoint_url: Some(endpoint), ..at };
+    change(&mut options);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = connect(&options).await.unwrap();
@@ -375,4 +380,36 @@ fn no_request_has_a_sum_when_they_are_off() {
             assert!(sums.iter().all(|word| !head.contains(word)), "{head}");
         }
     });
+}
+
+/// Sends a body as an object and as a part, and tells which of the two requests left it out of their signature.
+fn unsigned(checksums: Checksums, payload_signing: Option<bool>) -> [bool; 2] {
+    let mut left_out = [false; 2];
+    let change = |options: &mut StoreOptions| {
+        options.checksums = Some(checksums);
+        options.payload_signing = payload_signing;
+    };
+    with_options(change, async |case| {
+        case.put("whole", in_memory(b"bytes")).await.unwrap();
+        let upload = case.begin(PartSource::Bodies).await.unwrap();
+        case.line.heads();
+        case.part(&upload, 0, in_memory(b"bytes")).await.unwrap();
+        let part = case.line.heads();
+        case.put("whole", in_memory(b"bytes")).await.unwrap();
+        let whole = case.line.heads();
+        left_out = [whole, part].map(|heads| {
+            let named = |head: &&String| head.contains("x-amz-content-sha256: ");
+            let head = heads.iter().find(named).unwrap_or_else(|| panic!("signed requests: {heads:?}"));
+            head.contains("x-amz-content-sha256: unsigned-payload")
+        });
+    });
+    left_out
+}
+
+#[test]
+fn a_summed_body_that_nobody_can_change_on_its_way_is_not_signed_too() {
+    assert_eq!(unsigned(Checksums::Bodies, None), [true; 2]);
+    assert_eq!(unsigned(Checksums::Off, None), [false; 2]);
+    assert_eq!(unsigned(Checksums::Bodies, Some(true)), [false; 2]);
+    assert_eq!(unsigned(Checksums::Off, Some(false)), [true; 2]);
 }

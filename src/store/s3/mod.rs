@@ -30,6 +30,7 @@ use aws_sdk_s3::types::RequestPayer;
 pub(super) use attempts::Attempts;
 
 use super::connect::ask_first;
+use super::signing::BodySigning;
 use super::{
     Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
     PartSource, PartsPage, UploadBody, UploadedPart,
@@ -57,6 +58,7 @@ pub struct S3Store {
     /// This store was seen to refuse uploads that name a checksum algorithm, and to take them without.
     pub(super) refuses_sums: AtomicBool,
     /// It was said that this store copies no parts into uploads with a named checksum: once is enough.
+    pub(super) body_signing: BodySigning,
     pub(super) told_of_copies: AtomicBool,
     pub(super) attempts: Attempts,
     pub(super) attempt_timeout: Duration,

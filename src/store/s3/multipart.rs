@@ -102,7 +102,12 @@ impl S3Store {
             .content_length(body.len)
             .body(body.stream);
         let request = with_sum!(request, body.checksum.as_ref());
-        let answer = request.customize().config_override(self.sending(size)).send().await;
+        let request = request.customize().config_override(self.sending(size));
+        let request = match self.body_signing.leaves_out(body.checksum.is_some()) {
+            true => request.disable_payload_signing(),
+            false => request,
+        };
+        let answer = request.send().await;
         let answer = answer.map_err(|error| errors::read("UploadPart", error))?;
         let told = told_sum!(answer, self.algorithm());
         compare("UploadPart", body.checksum.as_ref(), told.as_ref())?;

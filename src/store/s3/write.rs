@@ -60,7 +60,12 @@ impl S3Store {
             .content_length(body.len)
             .body(body.stream);
         let request = with_sum!(request, body.checksum.as_ref());
-        let answer = request.customize().config_override(self.sending(size)).send().await;
+        let request = request.customize().config_override(self.sending(size));
+        let request = match self.body_signing.leaves_out(body.checksum.is_some()) {
+            true => request.disable_payload_signing(),
+            false => request,
+        };
+        let answer = request.send().await;
         let answer = answer.map_err(|error| unmet(errors::read("PutObject", error), expect))?;
         compare("PutObject", body.checksum.as_ref(), told_sum!(answer, self.algorithm()).as_ref())?;
         written("PutObject", answer.e_tag(), size)
