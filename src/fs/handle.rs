@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::readdir::DirStream;
+use super::dir_stream::DirStream;
 use super::{Filesystem, backing};
 use crate::error::{Error, Result};
 use crate::inode::{Backing, Draft, FileState, NodeData, Phase, Pin};

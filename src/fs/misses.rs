@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::Filesystem;
-use super::readdir::DirStream;
+use super::dir_stream::DirStream;
 use crate::inode::Pin;
 
 /// Pages that are asked for: with more names than these hold, most directories are not worth it.

@@ -14,6 +14,7 @@ mod commit;
 mod conflict;
 mod copy_range;
 mod create;
+mod dir_stream;
 mod directory;
 mod drain;
 mod handle;

@@ -1,22 +1,21 @@
 //! readdir and readdirplus: a directory's names, page by page as S3 lists them, together with what exists only here.
 //!
-//! Owns the snapshot behind one open directory: offsets stay good, each name shows once, a directory wins over a file of its
-//! name. A listing that was read to its end is left with the directory's inode, for lookups.
+//! Owns when a listing is taken, and its next page asked for. One that was read to its end is left with the directory's inode: for
+//! lookups, and for whoever reads the directory again while it is fresh.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Instant;
 
 use futures_util::{StreamExt, stream};
 
 use super::Filesystem;
+use super::dir_stream::{DirStream, PageAhead, Progress};
 use super::handle::DirHandle;
-use super::open::is_archived;
-use super::readdir_ahead::AttributesAhead;
 use super::reply::{DirEntry, EntryName};
 use crate::error::{Error, Result};
-use crate::inode::{FileState, FileType, Kind, Listed, Pin, TARGET_MAX};
-use crate::store::{ListPage, ListRequest};
+use crate::inode::{FileState, FileType, KeptListing, Kind, Listed, Passage, Pin, TARGET_MAX};
+use crate::store::ListRequest;
 use crate::types::{DirPrefix, Fh, Ino, Name};
 
 /// `.` and `..` come before all names.
@@ -30,109 +29,6 @@ const PAGE_AT_ONCE: u64 = 128;
 
 /// HEADs under way for the attributes of one answer. A mount sends as many requests at once as this.
 pub(super) const HEADS_AT_ONCE: usize = 64;
-
-/// How far the listing has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Progress {
-    Start,
-    More(String),
-    End,
-}
-
-/// The listing of one open directory.
-#[derive(Debug)]
-pub(super) struct DirStream {
-    entries: Vec<(Name, Listed)>,
-    /// Files whose name a directory further on in the listing may still take: `a` before `a-b` before `a/`.
-    held_back: BTreeMap<Name, Listed>,
-    progress: Progress,
-    began: Instant,
-    changes: u64,
-    /// Where the keys of the pages so far begin.
-    prefix: Option<DirPrefix>,
-    /// Names from before the directory was moved: its listing began anew then.
-    before_move: HashSet<Name>,
-    /// Files that can't be read before they are restored.
-    archived: HashSet<Name>,
-    ahead: AttributesAhead,
-}
-
-impl DirStream {
-    pub fn new() -> Self {
-        DirStream {
-            entries: Vec::new(),
-            held_back: BTreeMap::new(),
-            progress: Progress::Start,
-            began: Instant::now(),
-            changes: 0,
-            prefix: None,
-            before_move: HashSet::new(),
-            archived: HashSet::new(),
-            ahead: AttributesAhead::default(),
-        }
-    }
-
-    /// True when all names are there.
-    pub fn is_whole(&self) -> bool {
-        self.progress == Progress::End
-    }
-
-    /// The listing goes on below `prefix`: anew, where that is another one than before.
-    fn go_on(&mut self, prefix: &DirPrefix) {
-        let before = self.prefix.replace(prefix.clone());
-        if before.is_some_and(|before| before != *prefix) && matches!(self.progress, Progress::More(_)) {
-            self.progress = Progress::Start;
-            self.held_back.clear();
-            self.before_move = self.entries.iter().map(|(name, _)| name.clone()).collect();
-        }
-    }
-
-    /// Takes in one page. Returns how many keys can't be shown.
-    fn take_page(&mut self, prefix: &DirPrefix, page: ListPage, ordered: bool) -> u64 {
-        let mut hidden = 0;
-        let mut reached = String::new();
-        for object in page.objects {
-            let rest = object.key.as_str().strip_prefix(prefix.as_str()).unwrap_or_default();
-            if rest > reached.as_str() {
-                reached = rest.to_owned();
-            }
-            match Name::from_key_segment(rest) {
-                Some(name) => {
-                    if is_archived(object.storage_class.as_deref()) {
-                        self.archived.insert(name.clone());
-                    }
-                    self.held_back.insert(name, Listed { kind: Kind::File, version: Some(object.version) });
-                }
-                // The directory's own marker has an empty rest.
-                None => hidden += u64::from(!rest.is_empty()),
-            }
-        }
-        for common in page.prefixes {
-            let rest = common.strip_prefix(prefix.as_str()).unwrap_or_default();
-            if rest > reached.as_str() {
-                reached = rest.to_owned();
-            }
-            match Name::from_key_segment(rest.strip_suffix('/').unwrap_or(rest)) {
-                Some(name) => {
-                    hidden += u64::from(self.held_back.remove(&name).is_some());
-                    self.entries.push((name, Listed { kind: Kind::Dir, version: None }));
-                }
-                None => hidden += 1,
-            }
-        }
-        self.progress = page.next.map_or(Progress::End, Progress::More);
-        let all = self.progress == Progress::End;
-        let held = std::mem::take(&mut self.held_back);
-        for (name, listed) in held {
-            if all || (ordered && format!("{name}/").as_str() < reached.as_str()) {
-                self.entries.push((name, listed));
-            } else {
-                self.held_back.insert(name, listed);
-            }
-        }
-        hidden
-    }
-}
 
 impl Filesystem {
     /// Entries from `offset` on; with `plus` each has its attributes. An empty answer is the end.
@@ -169,9 +65,16 @@ impl Filesystem {
         if offset == 0 && stream.progress != Progress::Start {
             *stream = DirStream::new();
         }
+        if stream.progress == Progress::Start
+            && let Some(kept) = self.kept_listing(handle.ino)?
+        {
+            *stream = DirStream::of_kept(kept);
+            self.add_local(handle.ino, &mut stream);
+        }
         let until = offset.saturating_add(at_once);
         while (stream.entries.len() as u64 + DOTS) < until && stream.progress != Progress::End {
             self.next_page(handle.ino, &mut stream).await?;
+            self.ask_next_page(handle.ino, &passage, &mut stream);
         }
         let first = offset.saturating_sub(DOTS) as usize;
         let last = (until.saturating_sub(DOTS) as usize).min(stream.entries.len());
@@ -242,13 +145,14 @@ impl Filesystem {
                 None
             }
         };
-        let request = ListRequest {
-            prefix: prefix.as_str().to_owned(),
-            by_directory: true,
-            continuation,
-            ..ListRequest::default()
+        let asked = match stream.next.take() {
+            Some(next) => next.arrive(&prefix, continuation.as_deref()).await,
+            None => None,
         };
-        let page = self.store.list(request).await?;
+        let page = match asked {
+            Some(page) => page,
+            None => self.store.list(names_below(&prefix, continuation)).await?,
+        };
         let before = stream.entries.len();
         let hidden = stream.take_page(&prefix, page, self.store.capabilities().ordered_listing);
         if hidden > 0 {
@@ -282,6 +186,12 @@ impl Filesystem {
             let names = &mut data.dir()?.names;
             names.keep_listing(stream.entries.iter().cloned().collect(), stream.began);
         }
+        self.add_local(dir, stream);
+        Ok(())
+    }
+
+    /// What exists only here.
+    fn add_local(self: &Arc<Self>, dir: Ino, stream: &mut DirStream) {
         let shown: HashSet<&Name> = stream.entries.iter().map(|(name, _)| name).collect();
         let local = self
             .table
@@ -291,7 +201,28 @@ impl Filesystem {
         let local: Vec<(Name, Listed)> =
             local.map(|(name, child)| (name, Listed { kind: child.kind(), version: None })).collect();
         stream.entries.extend(local);
-        Ok(())
+    }
+
+    /// The last listing, while it is fresh and nothing was changed here since.
+    fn kept_listing(&self, dir: Ino) -> Result<Option<KeptListing>> {
+        let inode = self.table.get_plain(dir)?;
+        let mut data = inode.lock();
+        Ok(data.dir()?.names.kept(Instant::now(), self.settings.freshness.dir_min))
+    }
+
+    /// Who reads a directory reads on: S3 takes its time for a page, and so does whoever looks at a thousand names.
+    fn ask_next_page(self: &Arc<Self>, dir: Ino, passage: &Arc<Passage>, stream: &mut DirStream) {
+        let Progress::More(token) = &stream.progress else { return };
+        let Ok(prefix) = self.table.prefix_of(dir) else { return };
+        let request = names_below(&prefix, Some(token.clone()));
+        let (store, passage) = (self.store.clone(), passage.clone());
+        let page = self.runtime.spawn(async move {
+            let page = store.list(request).await;
+            // No directory above is moved meanwhile.
+            drop(passage);
+            page
+        });
+        stream.next = Some(PageAhead::new((prefix, token.clone()), page));
     }
 
     async fn with_attributes(
@@ -346,62 +277,7 @@ impl Filesystem {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-    use crate::store::ListedObject;
-    use crate::types::{ETag, ObjectKey, Version};
-
-    fn page(objects: &[&str], prefixes: &[&str], next: bool) -> ListPage {
-        let version = Version { etag: ETag::parse("e"), size: 1, modified: SystemTime::UNIX_EPOCH };
-        let object = |key: &&str| ListedObject {
-            key: ObjectKey::from_store(*key),
-            version: version.clone(),
-            storage_class: None,
-        };
-        ListPage {
-            objects: objects.iter().map(object).collect(),
-            prefixes: prefixes.iter().map(|text| text.to_string()).collect(),
-            next: next.then(|| "token".to_owned()),
-        }
-    }
-
-    fn shown(stream: &DirStream) -> Vec<(String, Kind)> {
-        let mut names: Vec<_> = stream.entries.iter().map(|(name, listed)| (name.to_string(), listed.kind)).collect();
-        names.sort_by(|one, two| one.0.cmp(&two.0));
-        names
-    }
-
-    #[test]
-    fn a_directory_on_a_later_page_wins_over_the_file_of_its_name() {
-        let prefix = DirPrefix::normalize("p");
-        let mut stream = DirStream::new();
-        assert_eq!(stream.take_page(&prefix, page(&["p/a", "p/a-b"], &[], true), true), 0);
-        assert_eq!(shown(&stream), [], "`a` was shown before `a/` could come");
-        assert_eq!(stream.take_page(&prefix, page(&["p/b"], &["p/a/"], false), true), 1);
-        let expected = [("a".to_owned(), Kind::Dir), ("a-b".to_owned(), Kind::File), ("b".to_owned(), Kind::File)];
-        assert_eq!(shown(&stream), expected);
-    }
-
-    #[test]
-    fn names_are_shown_as_soon_as_no_directory_can_take_them() {
-        let prefix = DirPrefix::normalize("p");
-        let mut stream = DirStream::new();
-        stream.take_page(&prefix, page(&["p/a", "p/b", "p/c"], &[], true), true);
-        assert_eq!(shown(&stream), [("a".to_owned(), Kind::File), ("b".to_owned(), Kind::File)]);
-        let mut unordered = DirStream::new();
-        unordered.take_page(&prefix, page(&["p/a", "p/b", "p/c"], &[], true), false);
-        assert_eq!(shown(&unordered), []);
-    }
-
-    #[test]
-    fn keys_that_cannot_be_shown_are_counted_and_the_marker_is_not_one() {
-        let prefix = DirPrefix::normalize("p");
-        let mut stream = DirStream::new();
-        let hidden = stream.take_page(&prefix, page(&["p/", "p/.", "p/ok"], &["p//", "p/../"], false), true);
-        assert_eq!(hidden, 3);
-        assert_eq!(shown(&stream), [("ok".to_owned(), Kind::File)]);
-    }
+/// Asks for the names in a directory, from a page on.
+fn names_below(prefix: &DirPrefix, continuation: Option<String>) -> ListRequest {
+    ListRequest { prefix: prefix.as_str().to_owned(), by_directory: true, continuation, ..ListRequest::default() }
 }

@@ -47,11 +47,24 @@ pub enum Known {
     Unknown,
 }
 
+/// A whole listing, for who reads the directory again.
+#[derive(Debug)]
+pub struct KeptListing {
+    /// Every name, in the order of S3.
+    pub entries: Vec<(Name, Listed)>,
+    /// When it was begun.
+    pub began: Instant,
+    /// What [`DirNames::changes`] was then, and is.
+    pub changes: u64,
+}
+
 /// Everything a directory inode knows of its names beside the inode table.
 #[derive(Debug)]
 pub struct DirNames {
     listed: BTreeMap<Name, Listed>,
     listed_at: Option<Instant>,
+    /// Nothing that is known since tells of other names than the listing that is kept.
+    repeatable: bool,
     misses: LruCache<Name, Instant>,
     removed: HashMap<Name, Ino>,
     changes: u64,
@@ -71,6 +84,7 @@ impl Default for DirNames {
         DirNames {
             listed: BTreeMap::new(),
             listed_at: None,
+            repeatable: false,
             misses: LruCache::new(MISSES_MAX),
             removed: HashMap::new(),
             changes: 0,
@@ -102,6 +116,7 @@ impl DirNames {
         }
         self.listed = entries;
         self.listed_at = Some(began);
+        self.repeatable = true;
         self.misses.clear();
     }
 
@@ -133,6 +148,13 @@ impl DirNames {
     /// When the listing that is kept began.
     pub fn listed_at(&self) -> Option<Instant> {
         self.listed_at
+    }
+
+    /// The listing that is kept, if it is fresh and nothing was changed here since.
+    pub fn kept(&self, now: Instant, listing_ttl: Duration) -> Option<KeptListing> {
+        let began = self.listed_at.filter(|at| now.saturating_duration_since(*at) < listing_ttl)?;
+        let entries = || self.listed.iter().map(|(name, listed)| (name.clone(), listed.clone())).collect();
+        self.repeatable.then(|| KeptListing { entries: entries(), began, changes: self.changes })
     }
 
     /// The version of a file in the listing that is kept, however old that is.
@@ -172,11 +194,13 @@ impl DirNames {
     /// S3 said that `name` is there.
     pub fn note_found(&mut self, name: &Name) {
         self.misses.pop(name);
+        self.repeatable &= self.listed.contains_key(name);
     }
 
     /// `name` was made or changed here.
     pub fn note_change(&mut self, name: &Name, listed: Option<Listed>) {
         self.changes += 1;
+        self.repeatable = false;
         self.remember_change(name, Instant::now(), listed.clone());
         self.misses.pop(name);
         match listed {
