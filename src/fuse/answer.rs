@@ -1,10 +1,11 @@
 //! From an operation to its reply: polled once on the kernel's worker thread, then moved into a task if it must wait.
 //!
-//! Owns deadlines, the log line of a failed call, and what a panic becomes: EIO for its caller, and a mount that lives on.
+//! Owns deadlines, the log line of a failed call, and what a panic becomes: EIO for its caller, and a mount that lives on. fuser
+//! catches none, and a worker thread that ends by one takes the mount with it.
 
 use std::any::Any;
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -60,7 +61,7 @@ where
     let mut operation = Box::pin(AssertUnwindSafe(operation).catch_unwind());
     let context = runtime.enter();
     match operation.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
-        Poll::Ready(outcome) => reply(call.log(unwound(outcome))),
+        Poll::Ready(outcome) => contained(|| reply(call.log(unwound(outcome)))),
         Poll::Pending => drop(runtime.spawn(async move {
             let outcome = match call.deadline {
                 Some(deadline) => tokio::time::timeout(deadline, operation).await.unwrap_or_else(|_| {
@@ -72,6 +73,12 @@ where
         })),
     }
     drop(context);
+}
+
+/// Runs what is done on this thread. A panic in it ends here: the reply that it drops answers EIO, and the hook has logged where
+/// it was.
+pub(super) fn contained(callback: impl FnOnce()) {
+    let _ = catch_unwind(AssertUnwindSafe(callback));
 }
 
 /// A panic in one operation is EIO for its caller; the hook has logged where it was.
@@ -116,5 +123,11 @@ mod tests {
             panic!("expected in this test")
         };
         assert!(outcome_of(later).is_err());
+    }
+
+    #[test]
+    fn a_panic_while_replying_ends_no_worker_thread() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        answer(runtime.handle(), Call::quick("test", Ino::ROOT), async { Ok(1) }, |_| panic!("expected in this test"));
     }
 }

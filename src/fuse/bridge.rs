@@ -16,7 +16,7 @@ use fuser::{
 };
 use tokio::runtime::Handle;
 
-use super::answer::{Call, answer};
+use super::answer::{Call, answer, contained};
 use super::convert::{self, TTL, errno, refusal};
 use super::raw::Raw;
 use super::reply::{attr, data, directory, directory_plus, empty, entry, fh, handle, opened};
@@ -85,7 +85,7 @@ impl fuser::Filesystem for Bridge {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, count: u64) {
-        self.fs.forget(convert::ino(ino), count);
+        contained(|| self.fs.forget(convert::ino(ino), count));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -270,13 +270,13 @@ impl fuser::Filesystem for Bridge {
     }
 
     fn opendir(&self, _req: &Request, ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
-        match self.fs.opendir(convert::ino(ino)) {
+        contained(|| match self.fs.opendir(convert::ino(ino)) {
             Ok(dir) => {
                 let (fh, flags) = handle(&dir);
                 reply.opened(fh, flags);
             }
             Err(error) => reply.error(errno(&error)),
-        }
+        });
     }
 
     fn readdir(&self, req: &Request, ino: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
@@ -294,8 +294,10 @@ impl fuser::Filesystem for Bridge {
     }
 
     fn releasedir(&self, _req: &Request, _ino: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.fs.releasedir(fh(handle));
-        reply.ok();
+        contained(|| {
+            self.fs.releasedir(fh(handle));
+            reply.ok();
+        });
     }
 
     fn fsyncdir(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

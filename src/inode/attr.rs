@@ -4,7 +4,7 @@
 
 use std::time::SystemTime;
 
-use super::posix::StoredAttributes;
+use super::posix::{StoredAttributes, nearest_stored};
 use crate::types::Ino;
 
 /// What an inode is.
@@ -162,14 +162,14 @@ impl Ownership {
         }
     }
 
-    /// Applies what was asked. True when something is different now.
+    /// Applies what was asked, times as near as they can be stored. True when something is different now.
     pub fn change(&mut self, change: &OwnershipChange, now: SystemTime) -> bool {
         let before = *self;
         self.mode = change.mode.unwrap_or(self.mode);
         self.uid = change.uid.unwrap_or(self.uid);
         self.gid = change.gid.unwrap_or(self.gid);
-        self.mtime = change.mtime.unwrap_or(self.mtime);
-        self.atime = change.atime.unwrap_or(self.atime);
+        self.mtime = change.mtime.map_or(self.mtime, nearest_stored);
+        self.atime = change.atime.map_or(self.atime, nearest_stored);
         let changed = *self != before;
         if changed {
             self.ctime = now;

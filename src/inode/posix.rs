@@ -114,6 +114,14 @@ fn refresh(metadata: &mut UserMetadata, key: &str, value: impl FnOnce() -> Strin
     }
 }
 
+/// `time`, or the earliest or latest that can be stored if it is before or after that: 64 bits of nanoseconds, which is what the
+/// tools that read the key take. POSIX wants the greatest time that is not greater than what was asked for (futimens), and Linux
+/// does the same for times that are too early.
+pub(super) fn nearest_stored(time: SystemTime) -> SystemTime {
+    let nanos = signed_nanoseconds(time).clamp(i64::MIN.into(), i64::MAX.into());
+    from_nanoseconds(nanos).unwrap_or(time)
+}
+
 fn signed_nanoseconds(time: SystemTime) -> i128 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(after) => after.as_nanos() as i128,
@@ -262,6 +270,16 @@ mod tests {
             let mut stored = UserMetadata::new();
             wanted.write(Kind::Dir, &mut stored);
             prop_assert_eq!(StoredAttributes::read(&stored), wanted);
+        }
+
+        #[test]
+        fn every_time_becomes_one_that_is_read_back(at: i64, nanos in 0u64..1_000_000_000) {
+            let distance = Duration::from_secs(at.unsigned_abs());
+            let second = if at < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+            let time = second.and_then(|second| second.checked_add(Duration::from_nanos(nanos))).expect("a time");
+            let kept = nearest_stored(time);
+            prop_assert_eq!(parse_time(&nanoseconds(kept)), Some(kept));
+            prop_assert_eq!(parse_time(&seconds(kept)), Some(kept));
         }
 
         #[test]

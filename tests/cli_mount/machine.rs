@@ -81,13 +81,42 @@ impl Machine {
     /// Mounts in the background. The command's own end says that it can be used.
     #[track_caller]
     pub fn mount(&self, args: &[&str]) -> Mount<'_> {
+        self.mount_by(&mut self.command("s3://bucket/p", args))
+    }
+
+    /// As [`mount`](Self::mount), in a mount namespace of its own that `setup`, a shell script, has changed. `None` where that
+    /// can't be made.
+    #[track_caller]
+    pub fn mount_apart(&self, setup: &str) -> Option<Mount<'_>> {
+        if !is_root() || !works("unshare", &["-m", "true"]) {
+            skipped("a mount namespace needs root and unshare(1)");
+            return None;
+        }
+        let script = format!("{LET_GO}; {setup}; exec \"$@\"");
+        let mut command = Command::new("unshare");
+        command.args(["-m", "--propagation", "private", "sh", "-ec", &script, "sh", PROGRAM, "s3://bucket/p"]);
+        self.surroundings(command.arg(self.mountpoint()));
+        Some(self.mount_by(&mut command))
+    }
+
+    #[track_caller]
+    fn mount_by(&self, command: &mut Command) -> Mount<'_> {
         let before = self.daemons();
-        let output = self.command("s3://bucket/p", args).output().expect("the program starts");
+        let output = command.stdin(Stdio::null()).output().expect("the program starts");
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.success(), "{}: {said}", output.status);
-        let new: Vec<i32> = self.daemons().into_iter().filter(|pid| !before.contains(pid)).collect();
+        let mut new = self.daemons();
+        new.retain(|pid| !before.contains(pid));
         assert_eq!(new.len(), 1, "one daemon serves the mount: {new:?}");
         Mount { machine: self, pid: new[0], said }
+    }
+
+    /// What the daemon that somebody else started serves.
+    #[track_caller]
+    pub fn mounted(&self) -> Mount<'_> {
+        let daemons = self.daemons();
+        assert_eq!(daemons.len(), 1, "one daemon serves the mount: {daemons:?}");
+        Mount { machine: self, pid: daemons[0], said: String::new() }
     }
 
     /// Processes that were started for our mountpoint, and are not dead already.
@@ -150,6 +179,21 @@ impl Mount<'_> {
         &self.said
     }
 
+    /// `pailfs COMMAND MOUNTPOINT` by this user, in the mount namespace of the daemon.
+    #[track_caller]
+    pub fn ask(&self, command: &str) -> Output {
+        let mut ask = Command::new("nsenter");
+        ask.args(["-m", "-t", &self.pid.to_string(), PROGRAM, command]).arg(self.machine.mountpoint());
+        ask.output().expect("nsenter starts")
+    }
+
+    /// A path below the mountpoint, also where that is in another mount namespace. Only root gets there.
+    pub fn path(&self, name: &str) -> PathBuf {
+        let mountpoint = self.machine.mountpoint();
+        let below = mountpoint.strip_prefix("/").expect("it is absolute");
+        Path::new("/proc").join(self.pid.to_string()).join("root").join(below).join(name)
+    }
+
     /// The daemon is gone (or only waits for whoever inherits it to read its exit code).
     pub fn has_ended(&self) -> bool {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
@@ -199,12 +243,16 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// A copy of another test's mount in a new namespace would keep its daemon, and all waiting for that.
+const LET_GO: &str = "umount -l -a -t fuse.pailfs || true";
+
+fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
+}
+
 /// Runs a shell script as a user without rights, in a mount namespace whose /dev/fuse everyone may open: `$0` is the
 /// program, `$@` the whole mount command, `$MNT` the mountpoint. `None` where that can't be made.
 pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
-    let works = |program: &str, args: &[&str]| {
-        Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
-    };
     let tools = works("unshare", &["-m", "true"]) && works("setpriv", &["--reuid=65534", "--clear-groups", "true"]);
     if !is_root() || !tools || !works("fusermount3", &["-V"]) {
         skipped("becoming another user needs root, unshare(1), setpriv(1) and fusermount3");
@@ -217,12 +265,11 @@ pub fn unprivileged(machine: &Machine, script: &str) -> Option<Output> {
     }
     let program = machine.path("pailfs");
     std::fs::hard_link(PROGRAM, &program).or_else(|_| std::fs::copy(PROGRAM, &program).map(drop)).expect("a copy");
-    // A copy of another test's mount would keep its daemon here, and all waiting for that.
-    let setup = "umount -l -a -t fuse.pailfs; mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 \
+    let setup = "mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3 && mknod -m 666 /dev/urandom c 1 9 \
                  && mknod -m 666 /dev/fuse c 10 229 \
                  && exec setpriv --reuid=65534 --regid=65534 --clear-groups sh -c \"$SCRIPT\" \"$0\" \"$0\" \"$@\"";
     let mut command = Command::new("unshare");
-    command.args(["-m", "--propagation", "private", "sh", "-ec", setup]).arg(&program);
+    command.args(["-m", "--propagation", "private", "sh", "-ec", &format!("{LET_GO}; {setup}")]).arg(&program);
     command.arg("s3://bucket/p").arg(machine.mountpoint());
     machine.surroundings(&mut command);
     command.env("SCRIPT", script).env("MNT", machine.mountpoint());

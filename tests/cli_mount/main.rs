@@ -331,6 +331,43 @@ fn a_user_mounts_through_fusermount3() {
     assert!(holds_within(|| machine.table().is_none()));
 }
 
+#[test]
+fn root_may_ask_about_the_mount_of_another_user() {
+    let machine = Machine::new();
+    let Some(output) = unprivileged(&machine, "exec \"$@\"") else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mount = machine.mounted();
+    let status = fs::read_to_string(format!("/proc/{}/status", mount.pid())).expect("a process");
+    assert!(status.contains("Uid:\t65534\t65534"), "it is another user's: {status}");
+    let asked = mount.ask("status");
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(asked.status.success(), "{said}");
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("not stored   nothing"), "{asked:?}");
+    kill(mount.pid(), libc::SIGTERM);
+    mount.await_end();
+}
+
+#[test]
+fn a_mount_works_where_no_control_socket_can_be_made() {
+    let machine = Machine::new();
+    let open = machine.path("open");
+    fs::create_dir(&open).expect("a directory that others can look into");
+    fs::set_permissions(&open, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
+    let setup = format!(
+        "for dir in /run/pailfs /tmp/pailfs-0; do mkdir -p -m 700 $dir; mount --bind {} $dir; done",
+        open.display()
+    );
+    let Some(mount) = machine.mount_apart(&setup) else { return };
+    assert_eq!(fs::read_to_string(mount.path("hello")).expect("it can be read"), "hello from S3");
+    fs::write(mount.path("new"), "written").expect("it can be written");
+    assert_eq!(machine.object("p/new").as_deref(), Some(&b"written"[..]));
+    let asked = mount.ask("status");
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(!asked.status.success() && said.contains("has no control socket"), "{asked:?}");
+    kill(mount.pid(), libc::SIGTERM);
+    mount.await_end();
+}
+
 /// Credentials that a server refuses as expired before their time are asked for anew, and what was refused is done.
 #[test]
 fn expired_credentials_are_renewed_in_the_middle_of_the_work() {

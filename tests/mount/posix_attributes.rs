@@ -4,7 +4,7 @@ use std::os::unix::fs::MetadataExt;
 
 use libc::{EACCES, EINVAL, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, UTIME_NOW, UTIME_OMIT};
 
-use crate::common::{Mount, TestServer};
+use crate::common::{Mount, TestServer, eventually};
 use crate::posix_table::Call::{Chmod, Chown, Utimens, WriteByte};
 use crate::posix_table::{Case, Ground, PATH_MAX, fails, gives, long, on_both, padded, run, wait_past};
 
@@ -163,4 +163,40 @@ fn the_time_of_a_directory_moves_with_its_names_and_is_not_stored() {
     mount.sh("touch d/f");
     mount.remount();
     assert_eq!(seconds(&mount), 7);
+}
+
+/// fuser panics at the least of all times where overflows are checked. That call hung for ever, and took one of the threads that
+/// serve the mount with it.
+#[test]
+fn a_time_out_of_range_becomes_the_nearest_that_is_kept() {
+    const EARLIEST: (i64, i64) = (-9_223_372_037, 145_224_192);
+    const LATEST: (i64, i64) = (9_223_372_036, 854_775_807);
+    let server = TestServer::start();
+    let mut mount = server.mount();
+    mount.sh("echo bytes > f; mkdir d");
+    let times = |mount: &Mount, name: &str| {
+        let stat = std::fs::metadata(mount.path(name)).expect("attributes");
+        ((stat.atime(), stat.atime_nsec()), (stat.mtime(), stat.mtime_nsec()))
+    };
+    for name in ["f", "d"] {
+        for (asked, kept) in [
+            ((i64::MIN, 0), EARLIEST),
+            ((i64::MIN, 999_999_999), EARLIEST),
+            ((i64::MIN + 1, 7), EARLIEST),
+            ((i64::MAX, 999_999_999), LATEST),
+            (EARLIEST, EARLIEST),
+            (LATEST, LATEST),
+        ] {
+            for (atime, mtime, shown) in [(asked, (5, 5), (kept, (5, 5))), ((5, 5), asked, ((5, 5), kept))] {
+                let path = mount.path(name);
+                let call = std::thread::spawn(move || set_times(&path, atime, mtime));
+                eventually("the times are set", || call.is_finished());
+                call.join().expect("times that can be set");
+                assert_eq!(times(&mount, name), shown, "{name}, {asked:?}");
+            }
+        }
+    }
+    assert_eq!(mount.sh("cat f; echo more > d/g; ls d"), "bytes\ng");
+    mount.remount();
+    assert_eq!(times(&mount, "f"), ((5, 5), LATEST));
 }

@@ -188,6 +188,9 @@ fn sync_and_umount_wait_for_what_was_closed_and_name_what_is_open() {
     assert_eq!(report(&mount)["unstored_files"], 1);
     assert_eq!(server.objects().files().len(), 30);
     open.end();
+    // The last file is stored when it is sent for the second time.
+    let silence = FaultKind::Silence { applied: false, pause: Duration::from_secs(2) };
+    server.demo().add_fault(Fault::new(silence).on(Operation::PutObject).key("f59").once());
     write(30);
     assert_eq!(mount.pailfs(&["umount", &root(&mount)]), (Some(0), String::new(), String::new()));
     assert_eq!(server.objects().files().len(), 61, "before the command returns");
