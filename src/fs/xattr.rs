@@ -1,8 +1,8 @@
 //! Extended attributes, with the option `xattr`: those of programs (`user.*`), and what there is to tell of an object
 //! (`user.s3.*`).
 //!
-//! Owns where a change goes: with the commit of a draft, by a server-side copy of a clean file, which takes along all that were
-//! asked for meanwhile, into the marker object of a directory. How they stand in metadata is `inode::xattr`.
+//! Owns where a change goes: with the commit of a draft, by a server-side copy of a clean file, into the marker object of a
+//! directory. How they stand in metadata is `inode::xattr`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,8 +11,8 @@ use std::time::SystemTime;
 use super::Filesystem;
 use crate::error::{Error, Result};
 use crate::inode::{
-    FileState, Inode, Kind, NodeData, ObjectFact, Owned, Ownership, OwnershipChange, Pin, Presence, Prior, XattrChange,
-    XattrChanges, XattrName, XattrWaiter, xattr_names, xattr_value,
+    FileState, Inode, Kind, NodeData, ObjectFact, Ownership, OwnershipChange, Pin, Presence, Prior, XattrChange,
+    XattrChanges, XattrName, xattr_names, xattr_value,
 };
 use crate::store::{Attributes, UserMetadata};
 use crate::types::{Ino, ObjectKey};
@@ -114,76 +114,31 @@ impl Filesystem {
     }
 
     async fn change_xattr_of_file(self: &Arc<Self>, inode: &Arc<Inode>, change: XattrChange) -> Result<()> {
-        let told = {
+        {
             let mut data = inode.lock();
-            if data.parted {
-                // The name is another file's by now, which is the one that is meant.
-                return Err(Error::Stale);
-            }
-            if matches!(data.file()?, FileState::Dirty(_) | FileState::Unlinked(_)) {
+            if matches!(data.file()?, FileState::Dirty(_)) {
                 return add_to_draft(&mut data, change);
             }
-            let (tell, told) = tokio::sync::oneshot::channel();
-            data.xattr_waiters.push((change, tell));
-            if data.xattr_waiters.len() == 1 {
-                let (fs, inode) = (self.clone(), inode.clone());
-                self.runtime.spawn(async move { fs.store_for_waiters(&inode).await });
-            }
-            told
-        };
-        told.await.unwrap_or(Err(Error::Internal("a change of extended attributes ended in a panic")))
-    }
-
-    /// Who asked for a change until the file is taken gets it with this copy, and whoever asks later with the next.
-    async fn store_for_waiters(self: &Arc<Self>, inode: &Arc<Inode>) {
-        let taken = self.own_in_place(inode).await;
-        let waiters = std::mem::take(&mut inode.lock().xattr_waiters);
-        match taken {
-            Ok((_passage, owned)) => self.store_xattrs(owned, waiters).await,
-            Err(error) => {
-                for (change, tell) in waiters {
-                    let mut data = inode.lock();
-                    let is_nameless = matches!(data.file(), Ok(FileState::Unlinked(_))) && !data.parted;
-                    // Nobody finds it there, but for those who have it open.
-                    let outcome = if is_nameless { add_to_draft(&mut data, change) } else { Err(error.clone()) };
-                    _ = tell.send(outcome);
-                }
-            }
         }
-    }
-
-    async fn store_xattrs(&self, owned: Owned, waiters: Vec<XattrWaiter>) {
-        let inode = owned.inode().clone();
-        let prior = owned.prior().cloned();
-        let clean = match prior {
-            Ok(Prior::Clean(clean)) => clean,
-            // It is being written again, and takes them along.
-            _ => {
-                for (change, tell) in waiters {
-                    _ = tell.send(add_to_draft(&mut inode.lock(), change));
-                }
-                return drop(owned);
-            }
+        let (_passage, owned) = match self.own_in_place(inode).await {
+            Ok(both) => both,
+            // No name: nothing to store it in, and nobody to find it there but those who have it open.
+            Err(Error::NotFound) => return add_to_draft(&mut inode.lock(), change),
+            Err(error) => return Err(error),
         };
-        let (mut metadata, mut changes) = (inode.lock().metadata(), XattrChanges::default());
-        let mut accepted = Vec::new();
-        for (change, tell) in waiters {
-            match change.apply(&mut metadata) {
-                Ok(true) => changes.add(change),
-                Ok(false) => {}
-                Err(error) => {
-                    _ = tell.send(Err(error));
-                    continue;
+        match owned.prior()?.clone() {
+            Prior::Clean(clean) => {
+                let mut changes = XattrChanges::default();
+                if !change.apply(&mut inode.lock().metadata())? {
+                    return Ok(());
                 }
+                changes.add(change);
+                self.store_change(owned, clean, &OwnershipChange::default(), &changes).await
             }
-            accepted.push(tell);
-        }
-        let outcome = match changes.is_empty() {
-            true => Ok(drop(owned)),
-            false => self.store_change(owned, clean, &OwnershipChange::default(), &changes).await,
-        };
-        for tell in accepted {
-            _ = tell.send(outcome.clone());
+            Prior::Dirty(draft) => {
+                add_to_draft(&mut inode.lock(), change)?;
+                owned.reopen(draft.origin)
+            }
         }
     }
 
@@ -271,10 +226,13 @@ pub(super) fn storage_class(data: &NodeData) -> Option<String> {
     Some(attributes.storage_class.clone().unwrap_or_else(|| DEFAULT_CLASS.to_owned()))
 }
 
-/// A draft takes it along with its commit, at no request.
+/// What is not stored yet takes it along with its commit, at no request.
 fn add_to_draft(data: &mut NodeData, change: XattrChange) -> Result<()> {
-    let mut metadata = data.metadata();
-    if change.apply(&mut metadata)? {
+    if data.parted || matches!(data.file()?, FileState::Clean(_) | FileState::Moving(..)) {
+        // The name is another file's by now, which is the one that is meant; or it was stored this moment.
+        return Err(Error::Stale);
+    }
+    if change.apply(&mut data.metadata())? {
         data.xattr_changes.add(change);
     }
     Ok(())

@@ -27,4 +27,4 @@ pub use posix::{PERMISSION_BITS, StoredAttributes};
 pub use settled::Settled;
 pub use state::{Clean, Draft, Event, FileState, Located, Origin, Phase, Remains};
 pub use table::{InodeTable, Pin, Place};
-pub use xattr::{ObjectFact, Presence, XattrChange, XattrChanges, XattrName, XattrWaiter, xattr_names, xattr_value};
+pub use xattr::{ObjectFact, Presence, XattrChange, XattrChanges, XattrName, xattr_names, xattr_value};

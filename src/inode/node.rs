@@ -15,7 +15,7 @@ use super::freshness::Belief;
 use super::listing::DirNames;
 use super::settled::Settled;
 use super::state::{Clean, Draft, Event, FileState, Located, Remains};
-use super::xattr::{XattrChanges, XattrWaiter};
+use super::xattr::XattrChanges;
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
 use crate::store::{Attributes, UserMetadata};
@@ -50,8 +50,6 @@ pub struct NodeData {
     pub attributes: Option<Arc<Attributes>>,
     /// Extended attributes that were changed since; they go with the next commit.
     pub xattr_changes: XattrChanges,
-    /// Changes of extended attributes that wait for the next copy of the object, which takes all of them.
-    pub xattr_waiters: Vec<XattrWaiter>,
     /// A program has set the time of the last modification, and nothing was written since.
     pub mtime_given: bool,
     /// How long what is known is believed.
@@ -253,7 +251,6 @@ impl Inode {
             ownership,
             attributes: None,
             xattr_changes: XattrChanges::default(),
-            xattr_waiters: Vec::new(),
             mtime_given: false,
             belief: Belief::default(),
             as_of: None,

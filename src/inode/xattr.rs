@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
-use tokio::sync::oneshot;
 
 use super::posix;
 use crate::error::{Error, Result};
@@ -108,9 +107,6 @@ pub struct XattrChange {
     /// What must stand there.
     pub presence: Presence,
 }
-
-/// A change, and who waits for its end.
-pub type XattrWaiter = (XattrChange, oneshot::Sender<Result<()>>);
 
 impl XattrChange {
     /// Makes the change. True when something is different now.
