@@ -64,6 +64,18 @@ pub enum Error {
     /// An argument that makes no sense.
     #[error("invalid argument: {0}")]
     InvalidArgument(&'static str),
+    /// No extended attribute of this name.
+    #[error("there is no such extended attribute")]
+    NoAttribute,
+    /// An extended attribute that no object's metadata can hold.
+    #[error("the extended attribute is larger than the metadata of an object can be")]
+    AttributeTooLarge,
+    /// The metadata of this object is full.
+    #[error("the metadata of the object has no room left for the extended attribute")]
+    MetadataFull,
+    /// What can only be read was to be changed.
+    #[error("{0} can't be changed")]
+    NotPermitted(&'static str),
     /// A handle that is not open, or not for this direction.
     #[error("bad file handle")]
     BadHandle,
@@ -179,7 +191,10 @@ impl Error {
             Error::Stale | Error::PreconditionFailed => libc::ESTALE,
             // Not EAGAIN, which programs take for a descriptor that does not block.
             Error::ConcurrentWrite => libc::EBUSY,
-            Error::StageFull => libc::ENOSPC,
+            Error::StageFull | Error::MetadataFull => libc::ENOSPC,
+            Error::NoAttribute => libc::ENODATA,
+            Error::AttributeTooLarge => libc::E2BIG,
+            Error::NotPermitted(_) => libc::EPERM,
             Error::NameTooLong => libc::ENAMETOOLONG,
             Error::NotUtf8 => libc::EILSEQ,
             Error::InvalidName | Error::InvalidArgument(_) | Error::IntoItself => libc::EINVAL,
@@ -225,6 +240,10 @@ impl Error {
             | Error::Unsupported(_)
             | Error::CrossDevice
             | Error::NoData
+            | Error::NoAttribute
+            | Error::AttributeTooLarge
+            | Error::MetadataFull
+            | Error::NotPermitted(_)
             | Error::IntoItself
             | Error::BadHandle => Level::DEBUG,
             Error::Internal(_) | Error::Corrupt(_) | Error::StageFull => Level::ERROR,

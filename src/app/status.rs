@@ -198,7 +198,8 @@ fn file_text(report: &FileReport) -> String {
         let error = report.error.as_ref().map(|error| format!(": {error}")).unwrap_or_default();
         line("bytes", &format!("{}{error}", report.standing.words()));
     }
-    for (name, value) in [("etag", &report.etag), ("storage class", &report.storage_class)] {
+    let facts = [("etag", &report.etag), ("version id", &report.version_id), ("storage class", &report.storage_class)];
+    for (name, value) in facts {
         if let Some(value) = value {
             line(name, value);
         }

@@ -168,6 +168,7 @@ impl Given {
             fmask: self.id("fmask").unwrap_or(umask),
             dmask: self.id("dmask").unwrap_or(umask),
             metadata: if self.choice("metadata") == "basic" { MetadataMode::Basic } else { MetadataMode::Posix },
+            xattr: self.flag("xattr"),
             setattr: if self.choice("setattr") == "ignore" { SetattrPolicy::Ignore } else { SetattrPolicy::Refuse },
             commit: if self.choice("commit") == "async" { CommitMode::Async } else { CommitMode::Close },
             conflict: match self.choice("conflict") {

@@ -105,6 +105,8 @@ pub struct FsSettings {
     pub dmask: u32,
     /// `metadata`
     pub metadata: MetadataMode,
+    /// `xattr`
+    pub xattr: bool,
     /// `setattr`
     pub setattr: SetattrPolicy,
     /// `commit`

@@ -187,6 +187,7 @@ pub const OPTIONS: &[OptionSpec] = &[
     row(Behaviour, "negative_ttl", Kind::Seconds { max: MAX_SECONDS }, Is("3"), "How long a name that was not there is believed absent"),
     row(Behaviour, "metadata", Kind::Choice(&["posix", "basic"]), Is("posix"), "Keep modes, owners and times in object metadata (posix), or not at all (basic)"),
     row(Behaviour, "setattr", Kind::Choice(&["refuse", "ignore"]), Is("refuse"), "What a change of those answers with metadata=basic"),
+    row(Behaviour, "xattr", Kind::Flag, Is("false"), "Keep extended attributes (user.*) in object metadata, and tell of objects in user.s3.*"),
     row(Behaviour, "commit", Kind::Choice(&["close", "async"]), Is("close"), "Whether close waits for S3, or only for the local disk (async)"),
     row(Behaviour, "conflict", Kind::Choice(&["fail", "keep-both", "overwrite"]), Is("fail"), "What becomes of a change when another client replaced the file meanwhile"),
     row(Behaviour, "rename_dir_limit", Kind::Count { min: 0, max: 1_000_000_000 }, Is("100000"), "Most objects that a rename of a directory moves"),

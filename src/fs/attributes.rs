@@ -1,4 +1,4 @@
-//! setattr: truncate, chmod, chown, utimens.
+//! getattr, and setattr: truncate, chmod, chown, utimens.
 //!
 //! Owns where a change of attributes goes: with the commit of a dirty file, by a server-side copy of a clean one, into the marker
 //! object of a directory; and what `metadata=basic` does instead.
@@ -9,10 +9,13 @@ use std::time::{Instant, SystemTime};
 use super::Filesystem;
 use super::commit::Scope;
 use super::create::empty;
+use super::parting::is_left_alone;
 use crate::config::SetattrPolicy;
 use crate::error::{Error, Result};
-use crate::inode::{Attr, Clean, FileState, Inode, Kind, Listed, Origin, Owned, OwnershipChange, Pin, Prior};
-use crate::store::{Attributes, CopyAttributes};
+use crate::inode::{
+    Attr, Clean, FileState, Inode, Kind, Listed, Origin, Owned, OwnershipChange, Pin, Prior, XattrChanges,
+};
+use crate::store::{CopyAttributes, UserMetadata};
 use crate::types::{Expect, Fh, Ino};
 
 /// What setattr asks for.
@@ -27,6 +30,31 @@ pub struct SetAttributes {
 }
 
 impl Filesystem {
+    /// Attributes of an inode.
+    ///
+    /// # Errors
+    /// `Stale` when it is gone, and what S3 answers.
+    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Attr> {
+        let pin = self.table.get(ino)?;
+        self.refresh(&pin).await?;
+        Ok(pin.inode().attr())
+    }
+
+    /// Asks S3 whether what is known of a file or a directory is still so, when that is too old to be believed.
+    pub(super) async fn refresh(self: &Arc<Self>, pin: &Pin) -> Result<()> {
+        if is_left_alone(&pin.inode().lock()) {
+            return Err(Error::Stale);
+        }
+        if pin.inode().is_fresh(Instant::now()) {
+            return Ok(());
+        }
+        match self.revalidate(pin).await {
+            // The name is another file's, and who has this one open reads it all the same.
+            Err(Error::Stale) if self.is_open_without_a_name(pin) => Ok(()),
+            done => done,
+        }
+    }
+
     /// Changes attributes.
     ///
     /// # Errors
@@ -34,6 +62,7 @@ impl Filesystem {
     pub async fn setattr(self: &Arc<Self>, ino: Ino, change: SetAttributes) -> Result<Attr> {
         self.refuse_read_only()?;
         let pin = self.table.get(ino)?;
+        let change = self.without_set_id(&pin, change);
         if let Some(size) = change.size {
             self.truncate(&pin, size, change.handle).await?;
         }
@@ -46,6 +75,18 @@ impl Filesystem {
             pin.inode().lock().ownership.ctime = SystemTime::now();
         }
         Ok(pin.inode().attr())
+    }
+
+    /// Who gets a file does not get the rights of its owner before (chown(2)).
+    fn without_set_id(&self, pin: &Pin, change: SetAttributes) -> SetAttributes {
+        let OwnershipChange { mode, uid, gid, .. } = change.ownership;
+        if pin.inode().kind() == Kind::Dir || mode.is_some() || (uid.is_none() && gid.is_none()) {
+            return change;
+        }
+        let before = pin.inode().lock().ownership;
+        let after = self.mode_after_change(&before);
+        let mode = (after != before.mode).then_some(after);
+        SetAttributes { ownership: OwnershipChange { mode, ..change.ownership }, ..change }
     }
 
     async fn truncate(self: &Arc<Self>, pin: &Pin, size: u64, handle: Option<Fh>) -> Result<()> {
@@ -100,7 +141,7 @@ impl Filesystem {
             Err(error) => return Err(error),
         };
         match owned.prior()?.clone() {
-            Prior::Clean(clean) => self.store_change(owned, clean, change).await,
+            Prior::Clean(clean) => self.store_change(owned, clean, change, &XattrChanges::default()).await,
             Prior::Dirty(draft) => {
                 {
                     let mut data = inode.lock();
@@ -152,7 +193,13 @@ impl Filesystem {
     }
 
     /// A server-side copy of the object onto itself, with the new attributes.
-    pub(super) async fn store_change(&self, owned: Owned, clean: Clean, change: &OwnershipChange) -> Result<()> {
+    pub(super) async fn store_change(
+        &self,
+        owned: Owned,
+        clean: Clean,
+        change: &OwnershipChange,
+        xattrs: &XattrChanges,
+    ) -> Result<()> {
         let inode = owned.inode().clone();
         let key = self.table.key_of(inode.ino())?;
         let mut ownership = inode.lock().ownership;
@@ -160,6 +207,7 @@ impl Filesystem {
         let origin = Origin::Changed(clean.version.clone());
         let mut attributes = self.attributes_of(&inode, &key, &origin).await?;
         ownership.to_stored().write(Kind::File, &mut attributes.metadata);
+        xattrs.write(&mut attributes.metadata);
         let replace = Some(CopyAttributes::Replace(attributes.clone()));
         let copied = self.transfer.copy(&key, &clean.version, &key, replace, &Expect::Any).await;
         let version = match copied {
@@ -176,6 +224,7 @@ impl Filesystem {
         owned.settle_clean(Clean { version, local: clean.local }, |data| {
             data.ownership = ownership;
             data.attributes = Some(Arc::new(attributes));
+            data.xattr_changes = XattrChanges::default();
             data.belief.checked(Instant::now(), true, span);
         })
     }
@@ -193,32 +242,54 @@ impl Filesystem {
                 }
             };
         }
+        self.rewrite_marker(pin, |metadata| {
+            ownership.to_stored().write(Kind::Dir, metadata);
+            Ok(true)
+        })
+        .await?;
+        pin.inode().lock().ownership = ownership;
+        Ok(())
+    }
+
+    /// Changes what the marker object of a directory keeps; one that is missing is made. False is no change.
+    pub(super) async fn rewrite_marker(
+        self: &Arc<Self>,
+        pin: &Pin,
+        change: impl FnOnce(&mut UserMetadata) -> Result<bool> + Send,
+    ) -> Result<()> {
         let _passage = self.table.pass(&[pin.ino()]).await;
         // The root of a bucket has no key to keep them under: they last until the mount ends.
-        if let Some(marker) = self.table.prefix_of(pin.ino())?.marker() {
-            let mut attributes = Attributes::default();
-            match self.store.head(&marker).await {
-                Ok(info) => {
-                    attributes = self.transfer.with_tags(&marker, info.attributes).await?;
-                    ownership.to_stored().write(Kind::Dir, &mut attributes.metadata);
-                    if info.version.size == 0 {
-                        // Made anew: a store that keeps markers as directories copies none.
-                        let expect = Expect::Is(info.version.etag);
-                        self.store.put(&marker, empty(), &attributes, &expect).await?;
-                    } else {
-                        let replace = Some(CopyAttributes::Replace(attributes));
-                        self.transfer.copy(&marker, &info.version, &marker, replace, &Expect::Any).await?;
-                    }
-                }
-                Err(Error::NotFound) => {
-                    ownership.to_stored().write(Kind::Dir, &mut attributes.metadata);
-                    self.store.put(&marker, empty(), &attributes, &Expect::Any).await?;
-                }
-                Err(error) => return Err(error),
+        let Some(marker) = self.table.prefix_of(pin.ino())?.marker() else {
+            let mut data = pin.inode().lock();
+            let mut attributes = data.attributes.as_deref().cloned().unwrap_or_default();
+            change(&mut attributes.metadata)?;
+            data.attributes = Some(Arc::new(attributes));
+            data.as_of = Some(Instant::now());
+            return Ok(());
+        };
+        let there = match self.store.head(&marker).await {
+            Ok(info) => Some(info),
+            Err(Error::NotFound) => None,
+            Err(error) => return Err(error),
+        };
+        let found = there.as_ref().map(|info| info.attributes.clone()).unwrap_or_default();
+        let mut attributes = self.transfer.with_tags(&marker, found).await?;
+        if !change(&mut attributes.metadata)? {
+            return Ok(());
+        }
+        match &there {
+            Some(info) if info.version.size > 0 => {
+                let replace = Some(CopyAttributes::Replace(attributes.clone()));
+                self.transfer.copy(&marker, &info.version, &marker, replace, &Expect::Any).await?;
+            }
+            // Made anew: a store that keeps markers as directories copies none.
+            there => {
+                let expect = there.as_ref().map_or(Expect::Any, |info| Expect::Is(info.version.etag.clone()));
+                self.store.put(&marker, empty(), &attributes, &expect).await?;
             }
         }
         let mut data = pin.inode().lock();
-        data.ownership = ownership;
+        data.attributes = Some(Arc::new(attributes));
         data.as_of = Some(Instant::now());
         Ok(())
     }

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::Filesystem;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Clean, Draft, Event, FileState, Inode, Located, Origin, Phase, Pin, Settled, WriteTicket, WriteTurn,
+    Clean, Draft, Event, FileState, Inode, Located, NodeData, Origin, Phase, Pin, Settled, WriteTicket, WriteTurn,
 };
 use crate::stage::{Record, RecordState, StagedFile};
 use crate::types::{ByteRange, Expect, ObjectKey};
@@ -105,9 +105,15 @@ impl Filesystem {
         {
             data.apply(Event::Written)?;
         }
+        self.touch_file(&mut data);
+        Ok(())
+    }
+
+    /// Bytes of a file were changed now.
+    pub(super) fn touch_file(&self, data: &mut NodeData) {
         touch(&mut data.ownership);
         data.mtime_given = false;
-        Ok(())
+        data.ownership.mode = self.mode_after_change(&data.ownership);
     }
 
     /// As [`Filesystem::note_open`], of what the file is now.

@@ -17,7 +17,7 @@ use crate::backoff::Backoff;
 use crate::config::CommitMode;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Clean, Draft, FileState, Inode, Kind, Listed, NodeData, Origin, Owned, Passage, Phase, Prior, Settled,
+    Clean, Draft, FileState, Inode, Kind, Listed, NodeData, Origin, Owned, Passage, Phase, Prior, Settled, XattrChanges,
 };
 use crate::stage::StagedFile;
 use crate::store::Attributes;
@@ -242,6 +242,9 @@ impl Filesystem {
         // While the file can't be moved: its name is then the one that was committed.
         self.note_name_changed(owned.inode(), Some(listed));
         owned.settle_clean(clean, |data| {
+            if data.xattr_changes.are_in(&attributes.metadata) {
+                data.xattr_changes = XattrChanges::default();
+            }
             data.attributes = Some(Arc::new(attributes));
             data.committed = Some(Instant::now());
             data.belief.checked(Instant::now(), true, span);

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Filesystem;
-use super::change::touch;
 use super::handle::FileHandle;
 use super::open::is_archived;
 use super::publish::remember;
@@ -122,9 +121,7 @@ impl Filesystem {
         source: &Source,
     ) -> Result<Attributes> {
         {
-            let mut data = owned.inode().lock();
-            touch(&mut data.ownership);
-            data.mtime_given = false;
+            self.touch_file(&mut owned.inode().lock());
         }
         let own = self.attributes_of(owned.inode(), key, &draft.origin).await?;
         if own.tags != Tags::None {

@@ -1,4 +1,4 @@
-//! lookup, getattr and forget: what stands at a name, and how much of that needs a request.
+//! lookup and forget: what stands at a name, and how much of that needs a request.
 //!
 //! Owns the rule of who wins: what is changed here, then a fresh memory, then a fresh listing, then HEAD of the key and LIST of
 //! `key/` at once, where a directory wins over a file of the same name. Where the file will likely be read next, its bytes come in
@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use super::Filesystem;
-use super::parting::{is_left_alone, is_read_as_another};
+use super::parting::is_read_as_another;
 use super::reply::Entry;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Attr, Body, DirBody, Event, FileState, Inode, Kind, Known, Listed, NodeData, Ownership, Pin, StoredAttributes,
+    Body, DirBody, Event, FileState, Inode, Kind, Known, Listed, NodeData, Ownership, Pin, StoredAttributes,
+    XattrChanges,
 };
 use crate::store::{Attributes, ListRequest, ObjectInfo};
 use crate::types::{DirPrefix, Ino, Name, ObjectKey, Version};
@@ -55,25 +56,6 @@ impl Filesystem {
     /// The kernel forgets an inode it was told of `count` times.
     pub fn forget(&self, ino: Ino, count: u64) {
         self.table.forget(ino, count);
-    }
-
-    /// Attributes of an inode.
-    ///
-    /// # Errors
-    /// `Stale` when it is gone, and what S3 answers.
-    pub async fn getattr(self: &Arc<Self>, ino: Ino) -> Result<Attr> {
-        let pin = self.table.get(ino)?;
-        if is_left_alone(&pin.inode().lock()) {
-            return Err(Error::Stale);
-        }
-        if !pin.inode().is_fresh(Instant::now()) {
-            match self.revalidate(&pin).await {
-                // The name is another file's, and who has this one open reads it all the same.
-                Err(Error::Stale) if self.is_open_without_a_name(&pin) => {}
-                done => done?,
-            }
-        }
-        Ok(pin.inode().attr())
     }
 
     pub(super) fn tell_kernel(&self, pin: &Pin) -> Entry {
@@ -322,6 +304,7 @@ impl Filesystem {
             let mut data = pin.inode().lock();
             if !data.is_local() && !data.is_changed_since(asked) {
                 data.ownership = ownership;
+                data.attributes = marker.map(|info| Arc::new(info.attributes.clone()));
                 data.belief.checked(Instant::now(), true, self.dir_span());
             }
         }
@@ -365,6 +348,7 @@ impl Filesystem {
         if !same {
             data.lineage += 1;
             data.attributes = None;
+            data.xattr_changes = XattrChanges::default();
         }
         let told = self.ownership_of(data.ownership, version.modified, attributes.as_deref());
         // S3's time of a change made here is in whole seconds, and later: no news while nothing else is.
@@ -438,6 +422,7 @@ impl Filesystem {
         let mut data = pin.inode().lock();
         if !data.is_local() && !data.is_changed_since(asked) {
             data.ownership = self.dir_ownership(marker.as_ref());
+            data.attributes = marker.map(|info| Arc::new(info.attributes));
         }
         data.belief.checked(Instant::now(), true, self.dir_span());
         Ok(true)

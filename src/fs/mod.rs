@@ -39,6 +39,7 @@ mod resume;
 mod room;
 mod send_ahead;
 mod status;
+mod xattr;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -85,6 +86,8 @@ pub struct Filesystem {
     meanwhile: Arc<tokio::sync::Semaphore>,
     /// The kernel takes files to read by itself.
     passthrough: AtomicBool,
+    /// Whoever changes a file takes its set-user-ID bit away here, since the kernel does not.
+    takes_set_id: AtomicBool,
 }
 
 impl Filesystem {
@@ -124,6 +127,7 @@ impl Filesystem {
             stopping: AtomicBool::new(false),
             meanwhile: Arc::new(tokio::sync::Semaphore::new(commit::MEANWHILE)),
             passthrough: AtomicBool::new(false),
+            takes_set_id: AtomicBool::new(false),
             settings,
         })
     }

@@ -152,9 +152,9 @@ impl Filesystem {
         key: &ObjectKey,
         origin: &Origin,
     ) -> Result<Attributes> {
-        let (known, ownership) = {
+        let (known, ownership, xattrs) = {
             let data = inode.lock();
-            (data.attributes.clone(), data.ownership)
+            (data.attributes.clone(), data.ownership, data.xattr_changes.clone())
         };
         let mut attributes = match (known, origin.object()) {
             (Some(known), _) => (*known).clone(),
@@ -167,6 +167,7 @@ impl Filesystem {
         };
         if self.keeps_metadata() {
             ownership.to_stored().write(Kind::File, &mut attributes.metadata);
+            xattrs.write(&mut attributes.metadata);
         }
         Ok(attributes)
     }

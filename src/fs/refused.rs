@@ -26,7 +26,7 @@ pub enum Refused {
     Symlink,
     /// mknod(2) of a fifo, socket or device in `metadata=basic`.
     SpecialFile,
-    /// setxattr(2) and its like: the kernel tells ENOTSUP and stops asking, which also makes every write and `ls -l` cheaper.
+    /// setxattr(2) and its like without the option `xattr`: the kernel tells ENOTSUP and stops asking, which also makes every write and `ls -l` cheaper.
     ExtendedAttribute,
     /// access(2): the kernel checks modes itself (`default_permissions`).
     Access,

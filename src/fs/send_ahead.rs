@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use super::Filesystem;
 use crate::error::{Error, Result};
-use crate::inode::{Draft, FileState, Inode, NodeData, Origin, OwnershipChange, Prior, StoredAttributes};
+use crate::inode::{Draft, FileState, Inode, NodeData, Origin, OwnershipChange, Prior, StoredAttributes, XattrChanges};
 use crate::stage::StagedFile;
 use crate::store::Attributes;
 use crate::transfer::{Opening, Target};
@@ -64,7 +64,7 @@ impl Filesystem {
         if !data.mtime_given {
             wanted.mtime = sent.mtime;
         }
-        !self.keeps_metadata() || sent == wanted
+        !self.keeps_metadata() || (sent == wanted && data.xattr_changes.are_in(&attributes.metadata))
     }
 
     /// What was changed while the upload was under way is stored now, by a server-side copy.
@@ -78,11 +78,17 @@ impl Filesystem {
             Err(error) => return Err(error),
         };
         match owned.prior()?.clone() {
-            Prior::Clean(clean) => match self.store_change(owned, clean, &OwnershipChange::default()).await {
-                // Another writer's object is there by now, with attributes of its own.
-                Err(Error::Stale) => Ok(()),
-                done => done,
-            },
+            Prior::Clean(clean) => {
+                let (none, late) = (OwnershipChange::default(), XattrChanges::default());
+                match self.store_change(owned, clean, &none, &late).await {
+                    // Another writer's object is there by now, with attributes of its own.
+                    Err(Error::Stale) => {
+                        inode.lock().xattr_changes = late;
+                        Ok(())
+                    }
+                    done => done,
+                }
+            }
             // It is being written again, and takes them along.
             Prior::Dirty(_) => Ok(()),
         }
@@ -110,5 +116,6 @@ pub(super) fn take_stored_time(data: &mut NodeData) {
 
 fn differs(data: &NodeData) -> bool {
     let stored = data.attributes.as_ref().map(|attributes| StoredAttributes::read(&attributes.metadata));
-    matches!(data.file(), Ok(FileState::Clean(_))) && stored.is_some_and(|stored| stored != data.ownership.to_stored())
+    let is_other = stored.is_some_and(|stored| stored != data.ownership.to_stored());
+    matches!(data.file(), Ok(FileState::Clean(_))) && (is_other || !data.xattr_changes.is_empty())
 }

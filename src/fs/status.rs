@@ -2,12 +2,16 @@
 //! much is taken of what is limited. Asks S3 only for a path of which nothing fresh is known.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::Filesystem;
+use super::xattr::storage_class;
 use crate::error::Result;
 use crate::inode::{FileState, Kind, NodeData, Phase, Pin};
 use crate::types::{Ino, Name};
+
+/// Longest wait for what is asked of S3 beside what is known.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// How far the bytes of a file are on their way to S3.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +26,19 @@ pub enum Standing {
     Uploading,
     /// A commit failed; it is tried again.
     Failed,
+}
+
+impl Standing {
+    /// In one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Standing::Stored => "stored",
+            Standing::Open => "open",
+            Standing::Waiting => "waiting",
+            Standing::Uploading => "uploading",
+            Standing::Failed => "failed",
+        }
+    }
 }
 
 /// A file whose bytes S3 does not have.
@@ -63,8 +80,10 @@ pub struct Description {
     pub size: u64,
     /// The version in S3, as last seen: its ETag without quotes, and when it was made.
     pub version: Option<(String, SystemTime)>,
-    /// Storage class, where it is known and not the bucket's default.
+    /// Storage class, where it is known.
     pub storage_class: Option<String>,
+    /// What S3 calls the version of the object that is there, where the bucket keeps versions and S3 answers soon.
+    pub version_id: Option<String>,
     /// How far its bytes are.
     pub standing: Standing,
     /// Why the last commit failed, and how many did in a row.
@@ -113,10 +132,16 @@ impl Filesystem {
             let _passage = self.table.pass(&[pin.ino()]).await;
             pin = self.resolve(pin.ino(), &name).await?;
         }
-        self.description(&pin)
+        let mut told = self.description(&pin)?;
+        if !told.is_dir && told.version.is_some() {
+            // Where S3 does not answer, the rest is told all the same.
+            let asked = tokio::time::timeout(PATIENCE, self.version_id(&pin)).await;
+            told.version_id = asked.ok().and_then(Result::ok).flatten();
+        }
+        Ok(told)
     }
 
-    fn description(&self, pin: &Pin) -> Result<Description> {
+    pub(super) fn description(&self, pin: &Pin) -> Result<Description> {
         let is_dir = pin.inode().kind() == Kind::Dir;
         let key = match is_dir {
             true => self.table.prefix_of(pin.ino())?.as_str().to_owned(),
@@ -125,12 +150,14 @@ impl Filesystem {
         let data = pin.inode().lock();
         let (standing, failure) = standing(&data);
         let state = data.file().ok();
+        let version = state.and_then(FileState::object).map(|seen| (seen.etag.as_str().to_owned(), seen.modified));
         Ok(Description {
             key,
             is_dir,
             size: state.map_or(0, FileState::size),
-            version: state.and_then(FileState::object).map(|seen| (seen.etag.as_str().to_owned(), seen.modified)),
-            storage_class: data.attributes.as_ref().and_then(|attributes| attributes.storage_class.clone()),
+            storage_class: version.as_ref().and_then(|_| storage_class(&data)),
+            version,
+            version_id: None,
             standing,
             failure,
         })

@@ -20,6 +20,7 @@ use super::answer::{Call, answer, contained};
 use super::convert::{self, TTL, errno, refusal};
 use super::raw::Raw;
 use super::reply::{attr, data, directory, directory_plus, empty, entry, fh, handle, opened};
+use super::xattr;
 use crate::error::Result;
 use crate::fs::{Allocation, CopyRange, Creation, Filesystem, Refused, RenameMode, SetAttributes};
 use crate::inode::OwnershipChange;
@@ -38,7 +39,7 @@ const BACKING_DEPTH: u32 = 1;
 /// The kernel's view of a filesystem.
 #[derive(Debug)]
 pub(super) struct Bridge {
-    fs: Arc<Filesystem>,
+    pub(super) fs: Arc<Filesystem>,
     runtime: Handle,
     device: Arc<File>,
 }
@@ -49,7 +50,7 @@ impl Bridge {
         Bridge { fs, runtime, device: Arc::new(device.into()) }
     }
 
-    fn serve<T, F>(&self, call: Call, operation: F, reply: impl FnOnce(Result<T>) + Send + 'static)
+    pub(super) fn serve<T, F>(&self, call: Call, operation: F, reply: impl FnOnce(Result<T>) + Send + 'static)
     where
         T: Send + 'static,
         F: Future<Output = Result<T>> + Send + 'static,
@@ -67,6 +68,11 @@ impl fuser::Filesystem for Bridge {
         // An older kernel lacks some of them, and works without.
         if let Err(lacking) = config.add_capabilities(wanted) {
             let _ = config.add_capabilities(wanted & !lacking);
+        }
+        if self.fs.serves_xattrs() {
+            // Else it asks for one before each write.
+            let capable = config.add_capabilities(InitFlags::FUSE_HANDLE_KILLPRIV_V2);
+            self.fs.set_takes_set_id(capable.is_ok());
         }
         let _ = config.set_max_write(MAX_WRITE);
         let _ = config.set_max_background(MAX_BACKGROUND);
@@ -311,20 +317,20 @@ impl fuser::Filesystem for Bridge {
         reply.statfs(blocks, blocks, blocks, files, files, size, all.name_max, size);
     }
 
-    fn setxattr(&self, _req: &Request, _: INodeNo, _: &OsStr, _: &[u8], _: i32, _: u32, reply: ReplyEmpty) {
-        reply.error(refusal(Refused::ExtendedAttribute));
+    fn setxattr(&self, _: &Request, ino: INodeNo, name: &OsStr, value: &[u8], how: i32, _: u32, reply: ReplyEmpty) {
+        xattr::set(self, convert::ino(ino), name, (value, how), reply);
     }
 
-    fn getxattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, _size: u32, reply: ReplyXattr) {
-        reply.error(refusal(Refused::ExtendedAttribute));
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        xattr::get(self, convert::ino(ino), name, size, reply);
     }
 
-    fn listxattr(&self, _req: &Request, _ino: INodeNo, _size: u32, reply: ReplyXattr) {
-        reply.error(refusal(Refused::ExtendedAttribute));
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        xattr::list(self, convert::ino(ino), size, reply);
     }
 
-    fn removexattr(&self, _req: &Request, _ino: INodeNo, _name: &OsStr, reply: ReplyEmpty) {
-        reply.error(refusal(Refused::ExtendedAttribute));
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        xattr::remove(self, convert::ino(ino), name, reply);
     }
 
     fn access(&self, _req: &Request, _ino: INodeNo, _mask: AccessFlags, reply: ReplyEmpty) {

@@ -13,5 +13,6 @@ pub mod mountpoint;
 mod raw;
 mod reply;
 mod session;
+mod xattr;
 
 pub use session::{Served, SessionOptions, serve};

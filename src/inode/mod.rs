@@ -14,6 +14,7 @@ mod posix;
 mod settled;
 mod state;
 mod table;
+mod xattr;
 
 pub use attr::{Attr, Device, FileType, Kind, Ownership, OwnershipChange, TARGET_MAX};
 pub use backing::Backing;
@@ -26,3 +27,4 @@ pub use posix::{PERMISSION_BITS, StoredAttributes};
 pub use settled::Settled;
 pub use state::{Clean, Draft, Event, FileState, Located, Origin, Phase, Remains};
 pub use table::{InodeTable, Pin, Place};
+pub use xattr::{ObjectFact, Presence, XattrChange, XattrChanges, XattrName, xattr_names, xattr_value};

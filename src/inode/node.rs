@@ -15,9 +15,10 @@ use super::freshness::Belief;
 use super::listing::DirNames;
 use super::settled::Settled;
 use super::state::{Clean, Draft, Event, FileState, Located, Remains};
+use super::xattr::XattrChanges;
 use crate::error::{Error, Result};
 use crate::stage::StagedFile;
-use crate::store::Attributes;
+use crate::store::{Attributes, UserMetadata};
 use crate::types::{ByteRange, Ino};
 
 /// A file's or a directory's own part of an inode.
@@ -47,6 +48,8 @@ pub struct NodeData {
     pub ownership: Ownership,
     /// What travels with the object, as last seen; `None` until HEAD or GET told.
     pub attributes: Option<Arc<Attributes>>,
+    /// Extended attributes that were changed since; they go with the next commit.
+    pub xattr_changes: XattrChanges,
     /// A program has set the time of the last modification, and nothing was written since.
     pub mtime_given: bool,
     /// How long what is known is believed.
@@ -173,6 +176,13 @@ impl NodeData {
         }
     }
 
+    /// User metadata as the next commit stores it, without modes, owners and times; none where the object's is not known.
+    pub fn metadata(&self) -> UserMetadata {
+        let mut metadata = self.attributes.as_ref().map(|known| known.metadata.clone()).unwrap_or_default();
+        self.xattr_changes.write(&mut metadata);
+        metadata
+    }
+
     /// True when a listing that began then need not show the name: it is not in S3, or came there since.
     pub fn may_be_missed_since(&self, began: Instant) -> bool {
         self.is_local() || self.committed.is_some_and(|at| at >= began)
@@ -240,6 +250,7 @@ impl Inode {
         let data = NodeData {
             ownership,
             attributes: None,
+            xattr_changes: XattrChanges::default(),
             mtime_given: false,
             belief: Belief::default(),
             as_of: None,

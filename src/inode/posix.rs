@@ -10,6 +10,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::attr::{Device, FileType, Kind};
 use crate::store::UserMetadata;
 
+/// Keys of other tools' modes, owners, times and sums (s3fs, rclone): none of them is an extended attribute.
+const FOREIGN: [&str; 8] = [S3FS_MODE, S3FS_UID, S3FS_GID, S3FS_MTIME, "atime", "btime", "ctime", "rdev"];
+
+/// True for a key that holds an attribute of stat(2), in this notation or another one's.
+pub(super) fn is_posix(key: &str) -> bool {
+    key.starts_with("file-") || FOREIGN.contains(&key)
+}
+
+/// Most bytes that S3 counts for the keys that are written here: names, values, and what stands before each name.
+pub(super) const WRITTEN_MAX: usize = 256;
+
+/// True for a key that is written here.
+pub(super) fn is_written(key: &str) -> bool {
+    [PERMISSIONS, OWNER, GROUP, MTIME, ATIME, DEVICE].contains(&key)
+}
+
 const PERMISSIONS: &str = "file-permissions";
 const OWNER: &str = "file-owner";
 const GROUP: &str = "file-group";

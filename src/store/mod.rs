@@ -6,6 +6,7 @@
 //! caller must decide (a 412, a 409).
 
 mod attributes;
+mod base64;
 mod connect;
 mod counted;
 mod errors;
@@ -31,6 +32,7 @@ use crate::error::Result;
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
 pub use attributes::{Encryption, Tags};
+pub use base64::{from_base64, to_base64};
 pub use connect::{AccessKeys, Checksums, StoreOptions, connect};
 pub use counted::{Count, Counted, Counts};
 pub use faulty::{Fault, FaultKind, Faulty};
@@ -73,6 +75,8 @@ pub struct ObjectInfo {
     pub attributes: Attributes,
     /// CRC-64/NVME of the whole object, when the store has one (`x-amz-checksum-crc64nvme`, full object).
     pub crc64nvme: Option<u64>,
+    /// `x-amz-version-id`: its name among the versions of the key, where the bucket keeps versions.
+    pub version_id: Option<String>,
 }
 
 /// One object in a listing. Listings never carry user metadata.

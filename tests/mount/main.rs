@@ -42,3 +42,4 @@ mod resume;
 mod special_files;
 mod stage_limits;
 mod status;
+mod xattr;

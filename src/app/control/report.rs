@@ -158,8 +158,11 @@ pub struct FileReport {
     pub etag: Option<String>,
     /// When that was made, in seconds since 1970.
     pub modified: Option<u64>,
-    /// Storage class, where it is known and not the default.
+    /// Storage class, where it is known.
     pub storage_class: Option<String>,
+    /// What S3 calls that version, where the bucket keeps versions.
+    #[serde(default)]
+    pub version_id: Option<String>,
     /// How far its bytes are.
     pub standing: StandingWord,
     /// Why the last commit failed.

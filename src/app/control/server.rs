@@ -152,6 +152,7 @@ impl Subject {
                     etag: told.version.as_ref().map(|(etag, _)| etag.clone()),
                     modified: told.version.and_then(|(_, at)| Some(at.duration_since(UNIX_EPOCH).ok()?.as_secs())),
                     storage_class: told.storage_class,
+                    version_id: told.version_id,
                     standing: told.standing.into(),
                     error: told.failure.map(|(error, _)| error),
                 }),
@@ -268,6 +269,7 @@ fn options(config: &Config, region: &str) -> BTreeMap<String, String> {
     }
     add("ro", config.fs.read_only.to_string());
     add("metadata", word(&config.fs.metadata));
+    add("xattr", config.fs.xattr.to_string());
     add("commit", word(&config.fs.commit));
     add(
         "conflict",

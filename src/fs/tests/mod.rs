@@ -26,6 +26,7 @@ mod tags;
 mod unlinked;
 mod updates;
 mod writes;
+mod xattrs;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -61,6 +62,7 @@ fn settings() -> FsSettings {
         fmask: 0o022,
         dmask: 0o022,
         metadata: MetadataMode::Posix,
+        xattr: true,
         setattr: SetattrPolicy::Refuse,
         commit: CommitMode::Close,
         conflict: ConflictPolicy::Fail,

@@ -129,7 +129,7 @@ macro_rules! info {
         // One of the parts' sums says nothing of the bytes.
         let whole = answer.checksum_type() != Some(&ChecksumType::Composite);
         let crc64nvme = answer.checksum_crc64_nvme().filter(|_| whole).and_then(checksum::decode_crc64nvme);
-        ObjectInfo { version, attributes, crc64nvme }
+        ObjectInfo { version, attributes, crc64nvme, version_id: answer.version_id().map(str::to_owned) }
     }};
 }
 

@@ -125,6 +125,11 @@ impl TestServer {
         Objects::new(&self.access, &format!("{}-beside/", self.prefix.trim_end_matches('/')))
     }
 
+    /// Where the objects are, and with which keys.
+    pub fn access(&self) -> &Access {
+        &self.access
+    }
+
     /// What a user would type to mount this test's prefix.
     pub fn source(&self) -> String {
         format!("s3://{}/{}", self.access.bucket, self.prefix)

@@ -130,7 +130,8 @@ impl Fake {
         let etag = ETag::parse(&format!("v{}", state.versions));
         let version = Version { etag, size: bytes.len() as u64, modified };
         let crc = (!self.without_checksums).then(|| crc_fast::crc64_nvme(&bytes));
-        let info = ObjectInfo { version: version.clone(), attributes: attributes.clone(), crc64nvme: crc };
+        let (attributes, version_id) = (attributes.clone(), Some(format!("id-{}", state.versions)));
+        let info = ObjectInfo { version: version.clone(), attributes, crc64nvme: crc, version_id };
         state.objects.insert(key.clone(), Object { bytes, info });
         version
     }
