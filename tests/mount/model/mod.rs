@@ -11,12 +11,13 @@ mod reference;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pailfs::demo::{Fault, FaultKind};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::common::{Mount, Objects, TestServer, holds_within};
 use operation::{Operation, operations};
 use real::Real;
-use reference::Reference;
+use reference::{Answer, Reference};
 
 /// How long one test looks for a difference.
 fn duration() -> Duration {
@@ -30,12 +31,22 @@ fn seed() -> u64 {
     given.unwrap_or(now.as_nanos() as u64)
 }
 
+/// What stores something.
+const WRITES: [pailfs::demo::Operation; 5] = {
+    use pailfs::demo::Operation::*;
+    [PutObject, CreateMultipartUpload, UploadPart, UploadPartCopy, CompleteMultipartUpload]
+};
+
 /// A place where operations are done.
 trait World {
     /// A new empty directory for one case, and the prefix of its objects.
     fn fresh(&mut self) -> (PathBuf, String);
     /// Everything is closed: forget what is cached.
     fn restart(&mut self);
+    /// From now on the store refuses what would store something of a case; false where none can be told to.
+    fn refuse(&self, prefix: &str) -> bool;
+    /// The store takes everything again.
+    fn take(&self);
     /// What is stored of a case, if that can be asked.
     fn objects(&self) -> Option<&Objects>;
 }
@@ -81,9 +92,27 @@ fn one_case(world: &mut dyn World, sequence: &[Operation]) -> Result<(), String>
             real.close_all();
             world.restart();
         }
+        let differ = |wanted, found| format!("step {number}, {operation:?}: wanted {wanted:?}, found {found:?}");
+        if let Operation::WriteUnstored { slot, at, len, seed } = *operation {
+            let write = Operation::Write { slot, at, len, seed };
+            let (wanted, found) = (reference.apply(&write), real.apply(&write));
+            if wanted != found {
+                return Err(differ(wanted, found));
+            }
+            if wanted != Answer::Done {
+                continue;
+            }
+            let refused = world.refuse(&prefix);
+            let (wanted, found) = (reference.sync_in_vain(slot), real.sync_in_vain(slot, refused));
+            world.take();
+            if wanted != found {
+                return Err(differ(wanted, found));
+            }
+            continue;
+        }
         let (wanted, found) = (reference.apply(operation), real.apply(operation));
         if wanted != found {
-            return Err(format!("step {number}, {operation:?}: wanted {wanted:?}, found {found:?}"));
+            return Err(differ(wanted, found));
         }
     }
     real.close_all();
@@ -141,9 +170,17 @@ impl World for Plain {
         self.count += 1;
         let root = self.dir.path().join(format!("case-{}", self.count));
         std::fs::create_dir(&root).expect("a directory for a case");
+        // New files get the group of who makes them, and not that of the directory.
+        let (uid, gid) = reference::me();
+        std::os::unix::fs::chown(&root, Some(uid), Some(gid)).expect("it is ours");
+        std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
         (root, String::new())
     }
     fn restart(&mut self) {}
+    fn refuse(&self, _: &str) -> bool {
+        false
+    }
+    fn take(&self) {}
     fn objects(&self) -> Option<&Objects> {
         None
     }
@@ -165,6 +202,23 @@ impl World for Mounted {
     }
     fn restart(&mut self) {
         self.mount.remount();
+    }
+    fn refuse(&self, prefix: &str) -> bool {
+        // No server outside can be told to, and need not be called lacking for that.
+        if self.server.kind() != "demo" {
+            return false;
+        }
+        let answer = FaultKind::Answer { status: 403, code: "AccessDenied".to_owned() };
+        let prefix = self.server.key(prefix);
+        for operation in WRITES {
+            self.server.demo().add_fault(Fault::new(answer.clone()).on(operation).key(prefix.as_str()));
+        }
+        true
+    }
+    fn take(&self) {
+        if self.server.kind() == "demo" {
+            self.server.demo().clear_faults();
+        }
     }
     fn objects(&self) -> Option<&Objects> {
         Some(self.server.objects())

@@ -26,25 +26,114 @@ pub struct Flags {
 /// One step. Paths are relative to the case's directory.
 #[derive(Clone, Debug)]
 pub enum Operation {
-    Open { slot: usize, path: String, flags: Flags, mode: u32 },
-    Write { slot: usize, at: u64, len: usize, seed: u8 },
-    Read { slot: usize, at: u64, len: usize },
-    Resize { slot: usize, size: u64 },
-    Allocate { slot: usize, at: u64, len: u64, keep_size: bool },
-    Punch { slot: usize, at: u64, len: u64 },
-    Copy { from: usize, to: usize, from_at: u64, to_at: u64, len: usize },
-    Sync { slot: usize },
-    Close { slot: usize },
-    Truncate { path: String, size: u64 },
-    MakeDir { path: String, mode: u32 },
-    RemoveDir { path: String },
-    Unlink { path: String },
-    Rename { from: String, to: String, replace: bool },
-    SetMode { path: String, mode: u32 },
-    SetTime { path: String, seconds: i64 },
-    Stat { path: String },
-    List { path: String },
-    ReadWhole { path: String },
+    Open {
+        slot: usize,
+        path: String,
+        flags: Flags,
+        mode: u32,
+    },
+    Write {
+        slot: usize,
+        at: u64,
+        len: usize,
+        seed: u8,
+    },
+    Read {
+        slot: usize,
+        at: u64,
+        len: usize,
+    },
+    Resize {
+        slot: usize,
+        size: u64,
+    },
+    Allocate {
+        slot: usize,
+        at: u64,
+        len: u64,
+        keep_size: bool,
+    },
+    Punch {
+        slot: usize,
+        at: u64,
+        len: u64,
+    },
+    Copy {
+        from: usize,
+        to: usize,
+        from_at: u64,
+        to_at: u64,
+        len: usize,
+    },
+    /// To the end of the file; what a program does that copies piece by piece begins there in the source, too.
+    CopyOn {
+        from: usize,
+        to: usize,
+        along: bool,
+        len: usize,
+    },
+    Sync {
+        slot: usize,
+    },
+    /// A write and a sync while the store refuses everything.
+    WriteUnstored {
+        slot: usize,
+        at: u64,
+        len: usize,
+        seed: u8,
+    },
+    Close {
+        slot: usize,
+    },
+    Truncate {
+        path: String,
+        size: u64,
+    },
+    MakeDir {
+        path: String,
+        mode: u32,
+    },
+    RemoveDir {
+        path: String,
+    },
+    Unlink {
+        path: String,
+    },
+    Rename {
+        from: String,
+        to: String,
+        replace: bool,
+    },
+    MakeLink {
+        target: String,
+        path: String,
+    },
+    ReadLink {
+        path: String,
+    },
+    SetMode {
+        path: String,
+        mode: u32,
+    },
+    SetOwner {
+        path: String,
+        uid: u32,
+        gid: u32,
+    },
+    SetTime {
+        path: String,
+        seconds: i64,
+        nanoseconds: i64,
+    },
+    Stat {
+        path: String,
+    },
+    List {
+        path: String,
+    },
+    ReadWhole {
+        path: String,
+    },
     Restart,
 }
 
@@ -64,6 +153,16 @@ fn path() -> impl Strategy<Value = String> {
         4 => "[ab]/[ab]",
         1 => "[ab]/[ab]/[ab]",
     ]
+}
+
+/// Relative to the link, and never above it: a link that is moved must not point out of the case's directory.
+fn target() -> impl Strategy<Value = String> {
+    prop_oneof![3 => "[ab]", 2 => "[ab]/[ab]", 1 => Just("nowhere".to_owned())]
+}
+
+/// Of the first ranges that S3 copies into a part of an object, and of others.
+fn copied() -> impl Strategy<Value = usize> {
+    prop_oneof![1 => Just(1 << 30), 2 => 5_242_880usize..5_400_000, 1 => 1usize..100_000]
 }
 
 fn slot() -> impl Strategy<Value = usize> {
@@ -120,7 +219,11 @@ fn operation() -> impl Strategy<Value = Operation> {
             .prop_map(|(from, to)| Operation::Copy { from, to, from_at: 0, to_at: 0, len: 1 << 30 }),
         2 => (slot(), slot(), offset(), offset(), length())
             .prop_map(|(from, to, from_at, to_at, len)| Operation::Copy { from, to, from_at, to_at, len }),
+        4 => (slot(), slot(), any::<bool>(), copied())
+            .prop_map(|(from, to, along, len)| Operation::CopyOn { from, to, along, len }),
         2 => slot().prop_map(|slot| Operation::Sync { slot }),
+        2 => (slot(), offset(), length(), any::<u8>())
+            .prop_map(|(slot, at, len, seed)| Operation::WriteUnstored { slot, at, len, seed }),
         6 => slot().prop_map(|slot| Operation::Close { slot }),
         2 => (path(), offset()).prop_map(|(path, size)| Operation::Truncate { path, size }),
         5 => (path(), dir_mode()).prop_map(|(path, mode)| Operation::MakeDir { path, mode }),
@@ -129,7 +232,12 @@ fn operation() -> impl Strategy<Value = Operation> {
         5 => (path(), path(), prop::bool::weighted(0.8))
             .prop_map(|(from, to, replace)| Operation::Rename { from, to, replace }),
         2 => (path(), file_mode()).prop_map(|(path, mode)| Operation::SetMode { path, mode: mode | 0o100 }),
-        2 => (path(), 0i64..2_000_000_000).prop_map(|(path, seconds)| Operation::SetTime { path, seconds }),
+        3 => (target(), path()).prop_map(|(target, path)| Operation::MakeLink { target, path }),
+        2 => path().prop_map(|path| Operation::ReadLink { path }),
+        2 => (path(), 0u32..70_000, 0u32..70_000)
+            .prop_map(|(path, uid, gid)| Operation::SetOwner { path, uid, gid }),
+        2 => (path(), -2_000_000_000i64..2_000_000_000, 0i64..1_000_000_000)
+            .prop_map(|(path, seconds, nanoseconds)| Operation::SetTime { path, seconds, nanoseconds }),
         3 => path().prop_map(|path| Operation::Stat { path }),
         3 => prop_oneof![Just(String::new()), path()].prop_map(|path| Operation::List { path }),
         4 => path().prop_map(|path| Operation::ReadWhole { path }),
