@@ -12,10 +12,11 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use pailfs::demo::{Fault, FaultKind};
+use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::common::{Mount, Objects, TestServer, holds_within};
-use operation::{Operation, operations};
+use operation::{Operation, copies, operations};
 use real::Real;
 use reference::{Answer, Reference};
 
@@ -53,7 +54,7 @@ trait World {
 
 /// Looks for a sequence of operations whose answers differ, and shrinks it.
 #[track_caller]
-fn look_for_a_difference(world: &mut dyn World, limit: Duration) {
+fn look_for_a_difference(world: &mut dyn World, limit: Duration, sequences: &impl Strategy<Value = Vec<Operation>>) {
     let (seed, start) = (seed(), Instant::now());
     let mut cases = 0u64;
     while start.elapsed() < limit {
@@ -70,7 +71,7 @@ fn look_for_a_difference(world: &mut dyn World, limit: Duration) {
         };
         let outer = std::cell::RefCell::new(&mut *world);
         let result = TestRunner::new_with_rng(config, rng)
-            .run(&operations(), |sequence| one_case(&mut **outer.borrow_mut(), &sequence).map_err(TestCaseError::fail));
+            .run(sequences, |sequence| one_case(&mut **outer.borrow_mut(), &sequence).map_err(TestCaseError::fail));
         match result {
             Ok(()) => cases += 1,
             Err(TestError::Fail(why, sequence)) => {
@@ -193,6 +194,19 @@ struct Mounted {
     count: u32,
 }
 
+impl Mounted {
+    /// How often S3 copied something by itself: a test that has none of that looks at less than it should.
+    fn tell_copies(&self) {
+        if self.server.kind() == "demo" {
+            let counters = self.server.demo().counters();
+            let count = |operation| counters.requests(operation);
+            let (parts, files) =
+                (count(pailfs::demo::Operation::UploadPartCopy), count(pailfs::demo::Operation::CopyObject));
+            println!("{parts} parts and {files} objects were copied within S3");
+        }
+    }
+}
+
 impl World for Mounted {
     fn fresh(&mut self) -> (PathBuf, String) {
         self.count += 1;
@@ -228,26 +242,43 @@ impl World for Mounted {
 #[test]
 fn the_model_agrees_with_a_plain_directory() {
     let mut plain = Plain { dir: tempfile::tempdir().expect("a directory"), count: 0 };
-    look_for_a_difference(&mut plain, duration().min(Duration::from_secs(5)));
+    let limit = duration().min(Duration::from_secs(5));
+    look_for_a_difference(&mut plain, limit, &operations());
+    look_for_a_difference(&mut plain, limit, &copies());
 }
 
 #[test]
 fn a_mount_agrees_with_the_model() {
     let server = TestServer::start();
     let mount = server.mount();
-    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &operations());
+    mounted.tell_copies();
 }
 
 #[test]
 fn a_mount_that_believes_nothing_agrees_with_the_model() {
     let server = TestServer::start();
     let mount = server.mount_with(&["noac", "negative_ttl=0", "part_size=5MiB", "read_ahead=0"]);
-    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &operations());
+    mounted.tell_copies();
 }
 
 #[test]
 fn a_mount_that_stores_meanwhile_agrees_with_the_model() {
     let server = TestServer::start();
     let mount = server.mount_with(&["commit=async"]);
-    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &operations());
+    mounted.tell_copies();
+}
+
+#[test]
+fn a_mount_that_copies_large_files_agrees_with_the_model() {
+    let server = TestServer::start();
+    let mount = server.mount();
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &copies());
+    mounted.tell_copies();
 }

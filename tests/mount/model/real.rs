@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::operation::{Flags, Operation, SLOTS, Way, bytes_of};
+use super::operation::{Flags, LARGE, Operation, SLOTS, Way, bytes_of};
 use super::reference::{Answer, Entry, Time};
 
 /// A directory in a file system.
@@ -62,6 +62,7 @@ impl Real {
                 self.handles[*slot] = None;
                 self.handles[*slot] = Some(open(&self.path(path), *flags, *mode)?);
             }
+            Put { path, len, seed } => std::fs::write(self.path(path), bytes_of(*seed, 0, *len))?,
             Write { slot, at, len, seed } => {
                 return self.with(*slot, |file| file.write_all_at(&bytes_of(*seed, *at, *len), *at));
             }
@@ -88,9 +89,14 @@ impl Real {
                 let (Some(from), Some(to)) = (&self.handles[*from], &self.handles[*to]) else {
                     return Ok(Answer::NoFile);
                 };
-                let end = to.metadata()?.len() as i64;
-                return copy(from, to, if *along { end } else { 0 }, end, *len).map(Answer::Copied);
+                let end = to.metadata()?.len();
+                if end > LARGE {
+                    return Ok(Answer::NoFile);
+                }
+                let (from_at, end) = (if *along { end as i64 } else { 0 }, end as i64);
+                return copy(from, to, from_at, end, *len).map(Answer::Copied);
             }
+            CopyFile { from, to, piece } => copy_file(&self.path(from), &self.path(to), *piece)?,
             Sync { slot } => return self.with(*slot, File::sync_all),
             Close { slot } => return Ok(self.handles[*slot].take().map_or(Answer::NoFile, |_| Answer::Done)),
             Truncate { path, size } => truncate(&self.path(path), *size)?,
@@ -168,6 +174,19 @@ fn copy(from: &File, to: &File, mut from_at: i64, mut to_at: i64, len: usize) ->
     // SAFETY: the descriptors are open, and the offsets live through the call.
     let copied = unsafe { libc::copy_file_range(from.as_raw_fd(), &mut from_at, to.as_raw_fd(), &mut to_at, len, 0) };
     usize::try_from(copied).map_err(|_| io::Error::last_os_error())
+}
+
+fn copy_file(from: &Path, to: &Path, piece: usize) -> io::Result<()> {
+    let flags = Flags { way: Way::Read, create: false, exclusive: false, truncate: false, append: false };
+    let from = open(from, flags, 0)?;
+    let to = open(to, Flags { way: Way::Write, create: true, truncate: true, ..flags }, 0o644)?;
+    let mut at = 0;
+    loop {
+        match copy(&from, &to, at, at, piece)? {
+            0 => return Ok(()),
+            count => at += count as i64,
+        }
+    }
 }
 
 fn truncate(path: &Path, size: u64) -> io::Result<()> {

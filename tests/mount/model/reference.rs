@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::operation::{Flags, Operation, SLOTS, Way, bytes_of};
+use super::operation::{Flags, LARGE, Operation, SLOTS, Way, bytes_of};
 
 /// What an operation answers, on either side.
 #[derive(Clone, PartialEq)]
@@ -131,7 +131,25 @@ impl Reference {
     fn attempt(&mut self, operation: &Operation) -> Outcome {
         use Operation::*;
         match operation {
-            Open { slot, path, flags, mode } => self.open(*slot, path, *flags, *mode),
+            Open { slot, path, flags, mode } => {
+                self.handles[*slot] = None;
+                let content = self.open(path, *flags, *mode)?;
+                self.handles[*slot] = Some(Handle { content, flags: *flags });
+                Ok(Answer::Done)
+            }
+            CopyFile { from, to, .. } => {
+                let flags = Flags { way: Way::Write, create: true, exclusive: false, truncate: true, append: false };
+                let source = self.file(from)?;
+                let target = self.open(to, flags, 0o644)?;
+                let bytes = source.borrow().bytes.clone();
+                target.borrow_mut().bytes = bytes;
+                Ok(Answer::Done)
+            }
+            Put { path, len, seed } => {
+                let flags = Flags { way: Way::Write, create: true, exclusive: false, truncate: true, append: false };
+                self.open(path, flags, 0o644)?.borrow_mut().bytes = bytes_of(*seed, 0, *len);
+                Ok(Answer::Done)
+            }
             Write { slot, at, len, seed } => self.with_writer(*slot, libc::EBADF, |content, append| {
                 let start = if append { content.bytes.len() } else { *at as usize };
                 grow(content, start + len);
@@ -155,6 +173,9 @@ impl Reference {
             }
             CopyOn { from, to, along, len } => {
                 let end = self.handles[*to].as_ref().map_or(0, |to| to.content.borrow().bytes.len());
+                if self.handles[*from].is_none() || end as u64 > LARGE {
+                    return Ok(Answer::NoFile);
+                }
                 self.copy((*from, if *along { end } else { 0 }), (*to, end), *len)
             }
             Sync { slot } => Ok(if self.handles[*slot].is_some() { Answer::Done } else { Answer::NoFile }),
@@ -254,8 +275,7 @@ impl Reference {
         Ok(Answer::Done)
     }
 
-    fn open(&mut self, slot: usize, path: &str, flags: Flags, mode: u32) -> Outcome {
-        self.handles[slot] = None;
+    fn open(&mut self, path: &str, flags: Flags, mode: u32) -> Outcome<Rc<RefCell<Content>>> {
         let path = self.resolve(path, !flags.exclusive)?;
         let content = match self.nodes.get(&path) {
             Some(_) if flags.exclusive => return Err(libc::EEXIST),
@@ -274,8 +294,7 @@ impl Reference {
             content.bytes.clear();
             content.time = Time(None);
         }
-        self.handles[slot] = Some(Handle { content, flags });
-        Ok(Answer::Done)
+        Ok(content)
     }
 
     fn with_writer(&mut self, slot: usize, refused: i32, change: impl FnOnce(&mut Content, bool)) -> Outcome {
@@ -306,16 +325,17 @@ impl Reference {
         if from.flags.way == Way::Write || to.flags.way == Way::Read || to.flags.append {
             return Err(libc::EBADF);
         }
-        let source = from.content.borrow().bytes.clone();
-        let count = source.len().saturating_sub(from_at).min(len);
+        let size = from.content.borrow().bytes.len();
+        let count = size.saturating_sub(from_at).min(len);
         if Rc::ptr_eq(&from.content, &to.content) && to_at + count > from_at && to_at < from_at + count {
             return Err(libc::EINVAL);
         }
         if count > 0 {
+            let copied = from.content.borrow().bytes[from_at..from_at + count].to_vec();
             let mut content = to.content.borrow_mut();
             content.time = Time(None);
             grow(&mut content, to_at + count);
-            content.bytes[to_at..to_at + count].copy_from_slice(&source[from_at..from_at + count]);
+            content.bytes[to_at..to_at + count].copy_from_slice(&copied);
         }
         Ok(Answer::Copied(count))
     }
