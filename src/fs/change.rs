@@ -15,9 +15,15 @@ use crate::types::{ByteRange, Expect, ObjectKey};
 
 impl Filesystem {
     /// A ticket to change the bytes of a file. The file is a draft from now on, and its times are now.
-    pub(super) async fn write_ticket(&self, inode: &Arc<Inode>) -> Result<WriteTicket> {
+    pub(super) async fn write_ticket(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<WriteTicket> {
         loop {
             match inode.write_turn()? {
+                WriteTurn::Ready(ticket) if self.transfer.is_composed(ticket.staged()) => {
+                    let staged = ticket.staged().clone();
+                    // Who stores the file waits for its writers.
+                    drop(ticket);
+                    self.end_composition(inode, &staged).await?;
+                }
                 WriteTurn::Ready(ticket) => {
                     self.note_written(inode)?;
                     return Ok(ticket);
@@ -33,6 +39,7 @@ impl Filesystem {
     /// A ticket for a file that is a draft already and that nobody owns; else `None`.
     pub(super) fn ready_ticket(&self, inode: &Arc<Inode>) -> Option<WriteTicket> {
         match inode.write_turn() {
+            Ok(WriteTurn::Ready(ticket)) if self.transfer.is_composed(ticket.staged()) => None,
             Ok(WriteTurn::Ready(ticket)) => self.note_written(inode).ok().map(|()| ticket),
             _ => None,
         }
@@ -63,7 +70,7 @@ impl Filesystem {
     }
 
     /// A truncating open: an empty draft that replaces whatever is there.
-    pub(super) async fn begin_replace(&self, pin: &Pin) -> Result<()> {
+    pub(super) async fn begin_replace(self: &Arc<Self>, pin: &Pin) -> Result<()> {
         let inode = pin.inode();
         loop {
             match replace_turn(inode)? {

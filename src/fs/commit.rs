@@ -230,7 +230,10 @@ impl Filesystem {
             // Its last close was before; else that one does this.
             self.transfer.keep_written(&key, &version, draft.staged.clone());
         }
-        self.settle_stored(owned, Clean { version, local }, attributes)
+        let settled = self.settle_stored(owned, Clean { version, local }, attributes);
+        // Only now: until the state said so its bytes were not to be read from the object.
+        self.transfer.give_up_composition(&draft.staged);
+        settled
     }
 
     /// The file is this object, which was made here just now.
@@ -261,6 +264,9 @@ impl Filesystem {
         let inode = owned.inode().clone();
         let path = self.table.path_of(inode.ino());
         let conflict = matches!(error, Error::PreconditionFailed | Error::Stale);
+        if conflict && let Err(error) = self.bring_composed(&draft.staged).await {
+            tracing::warn!(path, %error, "a file was copied within S3 and can't be stored; its bytes could not be kept here");
+        }
         if conflict && matches!(draft.origin, Origin::Created { exclusive: true }) {
             return self.lose_exclusive(owned, draft, &path).await;
         }
@@ -299,9 +305,9 @@ impl Filesystem {
     /// For `recover`, and not for the next mount to store: the program was told that it has no such file.
     async fn keep_loser(&self, draft: &Draft, key: &ObjectKey, path: &str) {
         let staged = &draft.staged;
-        let noted = match staged.size() {
-            0 => Err(None),
-            _ => self.note_open(staged, key, None, &draft.origin.expect()).map_err(Some),
+        let noted = match staged.size() == 0 || !staged.is_complete() {
+            true => Err(None),
+            false => self.note_open(staged, key, None, &draft.origin.expect()).map_err(Some),
         };
         match noted {
             Ok(()) => {

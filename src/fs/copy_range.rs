@@ -1,7 +1,8 @@
-//! copy_file_range: a whole file that is copied within S3, into a file that is still empty.
+//! copy_file_range: files and ranges that are copied within S3.
 //!
-//! Owns when that may be done, and what a copy without an answer leaves to be known. All else is refused with EXDEV, so that
-//! programs and the kernel copy by reading and writing, and learn there of what went wrong here.
+//! Owns when that may be done, the copy of a whole file into one that is still empty, and what such a copy without an answer leaves
+//! to be known; files that are composed of several ranges are `compose`. All else is refused with EXDEV, so that programs and the
+//! kernel copy by reading and writing, and learn there of what went wrong here.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,7 +15,11 @@ use super::refused::Refused;
 use crate::error::{Error, Result};
 use crate::inode::{Attempt, Clean, Draft, FileState, Inode, Located, Owned, Prior};
 use crate::store::{Attributes, Tags};
-use crate::types::{Access, Fh, ObjectKey, Version};
+use crate::types::{Access, ByteRange, Fh, ObjectKey, Version};
+
+/// The shortest part but for the last, and the largest object of which no range is copied (S3 User Guide, "Amazon S3 multipart upload
+/// limits"; API reference, UploadPartCopy).
+pub(super) const PART_MIN: u64 = 5 << 20;
 
 /// What copy_file_range asks for.
 #[derive(Clone, Copy, Debug)]
@@ -27,39 +32,51 @@ pub struct CopyRange {
     pub len: u64,
 }
 
-/// A file that can be copied whole.
-struct Source {
-    object: Located,
-    /// What is answered when it is copied.
-    size: u32,
-    attributes: Attributes,
+/// Bytes of a file as it is in S3.
+pub(super) struct Piece {
+    pub object: Located,
+    pub range: ByteRange,
+    /// Those of the object.
+    pub attributes: Attributes,
+}
+
+impl Piece {
+    fn is_whole(&self) -> bool {
+        self.range == ByteRange::new(0, self.object.version.size)
+    }
 }
 
 impl Filesystem {
-    /// Copies a whole file into one that is open, empty and not stored yet. It is stored when this returns the bytes in it.
+    /// Copies a whole file into one that is open, empty and not stored yet: it is stored when this returns the bytes in it. Or
+    /// copies a range behind what such a file has so far: its bytes are then in parts of the object that it will be.
     ///
     /// # Errors
     /// `CrossDevice` for everything else, and when S3 does not do it: the caller then reads and writes.
     pub async fn copy_file_range(self: &Arc<Self>, copy: CopyRange) -> Result<u32> {
         let refused = |error| {
-            tracing::debug!(%error, "a file is not copied within S3");
+            tracing::debug!(%error, "a range is not copied within S3");
             Refused::CopyFileRange.error()
         };
-        let source = self.whole_source(&copy).await.map_err(refused)?;
+        let piece = self.piece(&copy).await.map_err(refused)?;
         let handle = self.writable(copy.to.0).map_err(refused)?;
-        let (fs, size) = (self.clone(), source.size);
+        let len = u32::try_from(piece.range.len()).map_err(|_| Refused::CopyFileRange.error())?;
+        let (fs, at) = (self.clone(), copy.to.1);
         // A task of its own, as a commit has: a caller that gives up does not stop it half-way.
-        let task = self.runtime.spawn(async move { fs.copy_into(&source, &handle).await });
+        let task = self.runtime.spawn(async move {
+            match at == 0 && piece.is_whole() {
+                true => fs.copy_into(&piece, &handle).await,
+                false => fs.add_piece(&piece, at, &handle).await,
+            }
+        });
         task.await.unwrap_or(Err(Error::Internal("a copy ended in a panic"))).map_err(refused)?;
-        Ok(size)
+        Ok(len)
     }
 
-    /// The source, if all of it is asked for and it is the object that it was opened as.
-    async fn whole_source(&self, copy: &CopyRange) -> Result<Source> {
+    /// What is asked for, if it is of the object that the source was opened as and may be copied to where it is to go.
+    async fn piece(&self, copy: &CopyRange) -> Result<Piece> {
         let (from, to) = (self.file_handle(copy.from.0)?, self.file_handle(copy.to.0)?);
         let inode = from.pin.inode();
-        let whole = copy.from.1 == 0 && copy.to.1 == 0 && from.intent.access != Access::Write;
-        if !whole || from.pin.ino() == to.pin.ino() || !is_empty_draft(to.pin.inode()) {
+        if from.intent.access == Access::Write || from.pin.ino() == to.pin.ino() {
             return Err(Error::CrossDevice);
         }
         // The key first: the table's lock comes before an inode's.
@@ -73,8 +90,14 @@ impl Filesystem {
                 _ => return Err(Error::CrossDevice),
             }
         };
-        let size = u32::try_from(version.size).map_err(|_| Error::CrossDevice)?;
-        if size == 0 || copy.len < version.size {
+        let asked = ByteRange::at(copy.from.1, copy.len.min(u32::MAX.into()));
+        let range = asked.intersect(ByteRange::new(0, version.size));
+        let whole = range == ByteRange::new(0, version.size);
+        let fits = match copy.to.1 {
+            0 if whole => is_empty_draft(to.pin.inode()),
+            at => may_be_a_part(range, version.size, at) && self.can_follow(to.pin.inode(), at),
+        };
+        if range.is_empty() || !fits {
             return Err(Error::CrossDevice);
         }
         let attributes = match known {
@@ -84,10 +107,10 @@ impl Filesystem {
         if is_archived(attributes.storage_class.as_deref()) {
             return Err(Error::Archived);
         }
-        Ok(Source { object: Located { key, version }, size, attributes })
+        Ok(Piece { object: Located { key, version }, range, attributes })
     }
 
-    async fn copy_into(self: &Arc<Self>, source: &Source, handle: &FileHandle) -> Result<()> {
+    async fn copy_into(self: &Arc<Self>, source: &Piece, handle: &FileHandle) -> Result<()> {
         let inode = handle.pin.inode();
         let (_passage, owned) = self.own_in_place(inode).await?;
         owned.writers_gone().await;
@@ -105,7 +128,11 @@ impl Filesystem {
         let key = self.table.key_of(inode.ino())?;
         // What was cut off again may have gone up in parts.
         self.transfer.call_back(&draft.staged);
-        let attributes = self.attributes_of_copy(&owned, &key, &draft, source).await?;
+        let attributes = self.attributes_of_copy(&owned, &key, &draft, &source.attributes).await?;
+        if attributes.tags != Tags::None {
+            // CopyObject would give it those of the source.
+            return Err(Error::CrossDevice);
+        }
         let version = self.copy_object(source, (&owned, &draft), &key, &attributes).await?;
         draft.staged.clean();
         self.settle_stored(owned, Clean { version, local: None }, attributes)
@@ -113,22 +140,18 @@ impl Filesystem {
 
     /// Those that a commit would store, at the time of this write; and how the bytes are to be read is the source's to say,
     /// where the target does not.
-    async fn attributes_of_copy(
+    pub(super) async fn attributes_of_copy(
         &self,
         owned: &Owned,
         key: &ObjectKey,
         draft: &Draft,
-        source: &Source,
+        source: &Attributes,
     ) -> Result<Attributes> {
         {
             self.touch_file(&mut owned.inode().lock());
         }
         let own = self.attributes_of(owned.inode(), key, &draft.origin).await?;
-        if own.tags != Tags::None {
-            // CopyObject would give it those of the source.
-            return Err(Error::CrossDevice);
-        }
-        let theirs = source.attributes.clone();
+        let theirs = source.clone();
         Ok(Attributes {
             content_type: own.content_type.or(theirs.content_type),
             cache_control: own.cache_control.or(theirs.cache_control),
@@ -143,7 +166,7 @@ impl Filesystem {
     /// so that it is known again: here, or when the draft is committed. With `basic` a commit of the same bytes knows them.
     async fn copy_object(
         &self,
-        source: &Source,
+        source: &Piece,
         (owned, draft): (&Owned, &Draft),
         key: &ObjectKey,
         attributes: &Attributes,
@@ -164,6 +187,14 @@ impl Filesystem {
         remember(owned.inode(), attempt.clone());
         self.transfer.made_before(key, &draft.staged, &attempt, &expect).await?.ok_or(error)
     }
+}
+
+/// Whether S3 takes a range of an object of `size` bytes for a part of another one: a short one can only be the last, which that at the
+/// end of its source may be, and of a small object all of it is one.
+fn may_be_a_part(range: ByteRange, size: u64, at: u64) -> bool {
+    let whole = range == ByteRange::new(0, size);
+    let last = at > 0 && range.end == size;
+    (range.len() >= PART_MIN || last) && (size > PART_MIN || whole)
 }
 
 /// A draft without bytes that nobody owns, and of which no upload may have made an object.

@@ -143,6 +143,7 @@ impl Filesystem {
             _ => return,
         };
         self.transfer.call_back(&staged);
+        self.transfer.give_up_composition(&staged);
         staged.keep();
         self.persist(&staged).await;
     }

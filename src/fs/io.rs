@@ -77,6 +77,11 @@ impl Filesystem {
     }
 
     async fn read_source(self: &Arc<Self>, handle: &FileHandle, source: &Source, range: ByteRange) -> Result<Bytes> {
+        if let Source::Staged(staged, _) = source
+            && let Some(composition) = self.transfer.composition(staged)
+        {
+            return self.read_composed(handle.pin.inode(), (staged, &composition), range).await;
+        }
         match source {
             Source::Staged(staged, base) => match self.make_present(staged, base.as_ref(), range).await {
                 Ok(()) => staged.read_at(range.start, range.len() as usize),

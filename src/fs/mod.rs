@@ -11,6 +11,7 @@ mod attributes;
 mod backing;
 mod change;
 mod commit;
+mod compose;
 mod conflict;
 mod copy_range;
 mod create;

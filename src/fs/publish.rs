@@ -39,7 +39,9 @@ impl Filesystem {
     }
 
     async fn publish(&self, owned: &Owned, draft: &Draft, key: &ObjectKey, attributes: &Attributes) -> Result<Version> {
-        let is_sealed = self.note_sealed_if_room(draft, key, attributes)?;
+        // Of a composed file there is nothing here that another run could store.
+        let is_sealed =
+            !self.transfer.is_composed(&draft.staged) && self.note_sealed_if_room(draft, key, attributes)?;
         if is_sealed && self.settings.commit == CommitMode::Async && self.takes_all_along(owned.inode(), attributes) {
             // Its closer goes on, and nothing that ends this process may take it away.
             draft.staged.keep();
@@ -69,6 +71,9 @@ impl Filesystem {
         expect: &Expect,
     ) -> Result<Version> {
         let staged = &draft.staged;
+        if let Some(version) = self.publish_composed(draft, key, expect).await? {
+            return Ok(version);
+        }
         if let Some(base) = base {
             if let Some(pieces) = self.transfer.plan_update(base, staged) {
                 for piece in &pieces {

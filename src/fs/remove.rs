@@ -28,6 +28,7 @@ impl Filesystem {
     pub async fn unlink(self: &Arc<Self>, parent: Ino, name: &[u8]) -> Result<()> {
         self.refuse_read_only()?;
         let name = Name::parse(name)?;
+        self.end_compositions_at(parent, &name).await;
         let _passage = self.table.pass(&[parent]).await;
         let pin = self.resolve(parent, &name).await?;
         if pin.inode().kind() == Kind::Dir {
@@ -96,6 +97,10 @@ impl Filesystem {
         if let Prior::Dirty(draft) = prior {
             // What goes up of it has no name to go to any more.
             self.transfer.call_back(&draft.staged);
+            if is_open {
+                self.bring_composed(&draft.staged).await?;
+            }
+            self.transfer.give_up_composition(&draft.staged);
         }
         let (staged, version) = match prior {
             Prior::Dirty(draft) => (Some(draft.staged.clone()), None),

@@ -54,6 +54,8 @@ impl Filesystem {
         self.refuse_read_only()?;
         let (name, new_name) = (Name::parse(name)?, Name::parse(new_name)?);
         let (from, to) = (At { parent, name: &name }, At { parent: new_parent, name: &new_name });
+        self.end_compositions_at(parent, &name).await;
+        self.end_compositions_at(new_parent, &new_name).await;
         let _passage = self.table.pass(&[parent, new_parent]).await;
         let source = self.resolve(parent, &name).await?;
         let target = match self.resolve(new_parent, &new_name).await {

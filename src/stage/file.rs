@@ -3,7 +3,8 @@
 //! Owns the local data file and that map. One mutex covers the map *and* the local write that changes it:
 //! `fill_at` (base bytes arriving from afar) decides by the map what it may write, so a `write_at` between
 //! that decision and the write would be overwritten by older bytes. Reads take the mutex only to learn the
-//! size. The data file's length is always the file's size, so bytes beyond it are never seen again.
+//! size. The data file's length is the file's size, so bytes beyond it are never seen again; it is shorter only while the file's
+//! last bytes are elsewhere.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -234,6 +235,20 @@ impl StagedFile {
         }
         self.set_len(size)?;
         self.resized(&mut state, size);
+        Ok(())
+    }
+
+    /// The file has `size` bytes now, and those past its end are in no base version and not here: who calls this knows where to read
+    /// them. Until [`StagedFile::clean`] the data file stays as short as it was, so that nobody who finds it takes its holes for
+    /// bytes.
+    ///
+    /// # Errors
+    /// `FileTooLarge` past what Linux allows.
+    pub fn grow_elsewhere(&self, size: u64) -> Result<()> {
+        checked_range(0, size)?;
+        let mut state = self.state();
+        state.size = state.size.max(size);
+        state.touch();
         Ok(())
     }
 

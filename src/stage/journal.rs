@@ -133,6 +133,12 @@ impl StagedFile {
     /// work if this process is killed; it needs a new one before it is changed again.
     pub fn clean(&self) {
         let mut state = self.state();
+        // Bytes that were never here are holes from now on, in front of the version that has them.
+        if !state.present.contains(state.extent())
+            && let Err(error) = self.set_len(state.size)
+        {
+            tracing::warn!(file = %self.data_path.display(), %error, "a staged file is shorter than its object");
+        }
         state.dirty.clear();
         state.changed = false;
         state.upload = None;

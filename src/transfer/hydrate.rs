@@ -51,7 +51,7 @@ pub enum Need {
 }
 
 impl Need {
-    fn fill(self, file: &StagedFile, at: u64, bytes: &[u8]) -> Result<()> {
+    pub(super) fn fill(self, file: &StagedFile, at: u64, bytes: &[u8]) -> Result<()> {
         match self {
             Need::Must => file.fill_at(at, bytes),
             Need::May => file.fill_if_room(at, bytes),

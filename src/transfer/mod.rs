@@ -5,6 +5,7 @@
 //! be asked for from any thread; dropping the future or the last cursor stops it, and leaves no upload behind. Knows
 //! nothing of names, handles or the state of files.
 
+mod compose;
 mod copy;
 mod cursor;
 mod fetch;
@@ -41,6 +42,7 @@ use crate::stage::StagedFile;
 use crate::store::{Attributes, CopyAttributes, GetReply, ObjectInfo, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
+pub use compose::{Composition, Segment};
 pub use cursor::Cursor;
 pub use fetch::{WHOLE_MAX, whole_or};
 pub use hydrate::Need;
@@ -261,6 +263,9 @@ impl Transfer {
 
     /// What the parts of a file that went up already are for; `None` when none did.
     pub async fn target(&self, file: &Arc<StagedFile>) -> Option<Target> {
+        if let Some(composition) = self.composition(file) {
+            return Some(composition.target().clone());
+        }
         match stream::Stream::of(file) {
             Some(stream) => stream.target().await,
             None => None,

@@ -200,6 +200,15 @@ pub fn plan_copy_by_parts(size: u64) -> Result<Plan> {
     plan(size, COPY_PART, 0)
 }
 
+/// The parts that a range of an object of `size` bytes is copied in: few and alike, so that none but a short range makes a short part,
+/// and so large that all of the object would fit into one upload.
+pub(super) fn cut_copy(range: ByteRange, size: u64) -> Vec<ByteRange> {
+    let most = size.div_ceil(PARTS_AIM).next_multiple_of(MIB).clamp(COPY_PART, PART_MAX);
+    let count = range.len().div_ceil(most).max(1);
+    let part_size = range.len().div_ceil(count);
+    (0..count).map(|index| ByteRange::at(range.start + index * part_size, part_size).intersect(range)).collect()
+}
+
 fn plan(size: u64, least: u64, single: u64) -> Result<Plan> {
     if size > OBJECT_MAX {
         return Err(Error::FileTooLarge);
@@ -348,6 +357,22 @@ mod tests {
     #[test]
     fn an_empty_file_is_one_empty_part() {
         assert_eq!(Plan::Single.parts(0).collect::<Vec<_>>(), [ByteRange::new(0, 0)]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_copied_range_is_cut_into_parts_that_may_be_followed(start in 0..1u64 << 40, len in 1..1u64 << 34, more in 0..1u64 << 45) {
+            let range = ByteRange::at(start, len);
+            let parts = cut_copy(range, range.end + more);
+            let mut end = range.start;
+            for part in &parts {
+                prop_assert_eq!(part.start, end);
+                prop_assert!(part.len() <= PART_MAX && part.len() >= len.min(PART_MIN));
+                end = part.end;
+            }
+            prop_assert_eq!(end, range.end);
+            prop_assert!(parts.len() as u64 <= 1 + len / COPY_PART);
+        }
     }
 
     #[test]

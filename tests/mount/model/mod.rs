@@ -11,12 +11,14 @@ mod reference;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use pailfs::demo::{Fault, FaultKind};
+use proptest::strategy::Strategy;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::common::{Mount, Objects, TestServer, holds_within};
-use operation::{Operation, operations};
+use operation::{Operation, copies, operations};
 use real::Real;
-use reference::Reference;
+use reference::{Answer, Reference};
 
 /// How long one test looks for a difference.
 fn duration() -> Duration {
@@ -30,19 +32,29 @@ fn seed() -> u64 {
     given.unwrap_or(now.as_nanos() as u64)
 }
 
+/// What stores something.
+const WRITES: [pailfs::demo::Operation; 5] = {
+    use pailfs::demo::Operation::*;
+    [PutObject, CreateMultipartUpload, UploadPart, UploadPartCopy, CompleteMultipartUpload]
+};
+
 /// A place where operations are done.
 trait World {
     /// A new empty directory for one case, and the prefix of its objects.
     fn fresh(&mut self) -> (PathBuf, String);
     /// Everything is closed: forget what is cached.
     fn restart(&mut self);
+    /// From now on the store refuses what would store something of a case; false where none can be told to.
+    fn refuse(&self, prefix: &str) -> bool;
+    /// The store takes everything again.
+    fn take(&self);
     /// What is stored of a case, if that can be asked.
     fn objects(&self) -> Option<&Objects>;
 }
 
 /// Looks for a sequence of operations whose answers differ, and shrinks it.
 #[track_caller]
-fn look_for_a_difference(world: &mut dyn World, limit: Duration) {
+fn look_for_a_difference(world: &mut dyn World, limit: Duration, sequences: &impl Strategy<Value = Vec<Operation>>) {
     let (seed, start) = (seed(), Instant::now());
     let mut cases = 0u64;
     while start.elapsed() < limit {
@@ -59,7 +71,7 @@ fn look_for_a_difference(world: &mut dyn World, limit: Duration) {
         };
         let outer = std::cell::RefCell::new(&mut *world);
         let result = TestRunner::new_with_rng(config, rng)
-            .run(&operations(), |sequence| one_case(&mut **outer.borrow_mut(), &sequence).map_err(TestCaseError::fail));
+            .run(sequences, |sequence| one_case(&mut **outer.borrow_mut(), &sequence).map_err(TestCaseError::fail));
         match result {
             Ok(()) => cases += 1,
             Err(TestError::Fail(why, sequence)) => {
@@ -81,9 +93,27 @@ fn one_case(world: &mut dyn World, sequence: &[Operation]) -> Result<(), String>
             real.close_all();
             world.restart();
         }
+        let differ = |wanted, found| format!("step {number}, {operation:?}: wanted {wanted:?}, found {found:?}");
+        if let Operation::WriteUnstored { slot, at, len, seed } = *operation {
+            let write = Operation::Write { slot, at, len, seed };
+            let (wanted, found) = (reference.apply(&write), real.apply(&write));
+            if wanted != found {
+                return Err(differ(wanted, found));
+            }
+            if wanted != Answer::Done {
+                continue;
+            }
+            let refused = world.refuse(&prefix);
+            let (wanted, found) = (reference.sync_in_vain(slot), real.sync_in_vain(slot, refused));
+            world.take();
+            if wanted != found {
+                return Err(differ(wanted, found));
+            }
+            continue;
+        }
         let (wanted, found) = (reference.apply(operation), real.apply(operation));
         if wanted != found {
-            return Err(format!("step {number}, {operation:?}: wanted {wanted:?}, found {found:?}"));
+            return Err(differ(wanted, found));
         }
     }
     real.close_all();
@@ -141,9 +171,17 @@ impl World for Plain {
         self.count += 1;
         let root = self.dir.path().join(format!("case-{}", self.count));
         std::fs::create_dir(&root).expect("a directory for a case");
+        // New files get the group of who makes them, and not that of the directory.
+        let (uid, gid) = reference::me();
+        std::os::unix::fs::chown(&root, Some(uid), Some(gid)).expect("it is ours");
+        std::fs::set_permissions(&root, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("it is ours");
         (root, String::new())
     }
     fn restart(&mut self) {}
+    fn refuse(&self, _: &str) -> bool {
+        false
+    }
+    fn take(&self) {}
     fn objects(&self) -> Option<&Objects> {
         None
     }
@@ -156,6 +194,19 @@ struct Mounted {
     count: u32,
 }
 
+impl Mounted {
+    /// How often S3 copied something by itself: a test that has none of that looks at less than it should.
+    fn tell_copies(&self) {
+        if self.server.kind() == "demo" {
+            let counters = self.server.demo().counters();
+            let count = |operation| counters.requests(operation);
+            let (parts, files) =
+                (count(pailfs::demo::Operation::UploadPartCopy), count(pailfs::demo::Operation::CopyObject));
+            println!("{parts} parts and {files} objects were copied within S3");
+        }
+    }
+}
+
 impl World for Mounted {
     fn fresh(&mut self) -> (PathBuf, String) {
         self.count += 1;
@@ -166,6 +217,23 @@ impl World for Mounted {
     fn restart(&mut self) {
         self.mount.remount();
     }
+    fn refuse(&self, prefix: &str) -> bool {
+        // No server outside can be told to, and need not be called lacking for that.
+        if self.server.kind() != "demo" {
+            return false;
+        }
+        let answer = FaultKind::Answer { status: 403, code: "AccessDenied".to_owned() };
+        let prefix = self.server.key(prefix);
+        for operation in WRITES {
+            self.server.demo().add_fault(Fault::new(answer.clone()).on(operation).key(prefix.as_str()));
+        }
+        true
+    }
+    fn take(&self) {
+        if self.server.kind() == "demo" {
+            self.server.demo().clear_faults();
+        }
+    }
     fn objects(&self) -> Option<&Objects> {
         Some(self.server.objects())
     }
@@ -174,26 +242,43 @@ impl World for Mounted {
 #[test]
 fn the_model_agrees_with_a_plain_directory() {
     let mut plain = Plain { dir: tempfile::tempdir().expect("a directory"), count: 0 };
-    look_for_a_difference(&mut plain, duration().min(Duration::from_secs(5)));
+    let limit = duration().min(Duration::from_secs(5));
+    look_for_a_difference(&mut plain, limit, &operations());
+    look_for_a_difference(&mut plain, limit, &copies());
 }
 
 #[test]
 fn a_mount_agrees_with_the_model() {
     let server = TestServer::start();
     let mount = server.mount();
-    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &operations());
+    mounted.tell_copies();
 }
 
 #[test]
 fn a_mount_that_believes_nothing_agrees_with_the_model() {
     let server = TestServer::start();
     let mount = server.mount_with(&["noac", "negative_ttl=0", "part_size=5MiB", "read_ahead=0"]);
-    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &operations());
+    mounted.tell_copies();
 }
 
 #[test]
 fn a_mount_that_stores_meanwhile_agrees_with_the_model() {
     let server = TestServer::start();
     let mount = server.mount_with(&["commit=async"]);
-    look_for_a_difference(&mut Mounted { mount, server, count: 0 }, duration());
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &operations());
+    mounted.tell_copies();
+}
+
+#[test]
+fn a_mount_that_copies_large_files_agrees_with_the_model() {
+    let server = TestServer::start();
+    let mount = server.mount();
+    let mut mounted = Mounted { mount, server, count: 0 };
+    look_for_a_difference(&mut mounted, duration(), &copies());
+    mounted.tell_copies();
 }

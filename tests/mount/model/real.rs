@@ -7,10 +7,9 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, UNIX_EPOCH};
 
-use super::operation::{Flags, Operation, SLOTS, Way, bytes_of};
-use super::reference::{Answer, Entry};
+use super::operation::{Flags, LARGE, Operation, SLOTS, Way, bytes_of};
+use super::reference::{Answer, Entry, Time};
 
 /// A directory in a file system.
 pub struct Real {
@@ -63,6 +62,7 @@ impl Real {
                 self.handles[*slot] = None;
                 self.handles[*slot] = Some(open(&self.path(path), *flags, *mode)?);
             }
+            Put { path, len, seed } => std::fs::write(self.path(path), bytes_of(*seed, 0, *len))?,
             Write { slot, at, len, seed } => {
                 return self.with(*slot, |file| file.write_all_at(&bytes_of(*seed, *at, *len), *at));
             }
@@ -85,6 +85,18 @@ impl Real {
                 };
                 return copy(from, to, *from_at as i64, *to_at as i64, *len).map(Answer::Copied);
             }
+            CopyOn { from, to, along, len } => {
+                let (Some(from), Some(to)) = (&self.handles[*from], &self.handles[*to]) else {
+                    return Ok(Answer::NoFile);
+                };
+                let end = to.metadata()?.len();
+                if end > LARGE {
+                    return Ok(Answer::NoFile);
+                }
+                let (from_at, end) = (if *along { end as i64 } else { 0 }, end as i64);
+                return copy(from, to, from_at, end, *len).map(Answer::Copied);
+            }
+            CopyFile { from, to, piece } => copy_file(&self.path(from), &self.path(to), *piece)?,
             Sync { slot } => return self.with(*slot, File::sync_all),
             Close { slot } => return Ok(self.handles[*slot].take().map_or(Answer::NoFile, |_| Answer::Done)),
             Truncate { path, size } => truncate(&self.path(path), *size)?,
@@ -93,13 +105,28 @@ impl Real {
             Unlink { path } => std::fs::remove_file(self.path(path))?,
             Rename { from, to, replace } => rename(&self.path(from), &self.path(to), *replace)?,
             SetMode { path, mode } => std::fs::set_permissions(self.path(path), PermissionsExt::from_mode(*mode))?,
-            SetTime { path, seconds } => set_time(&self.path(path), *seconds)?,
+            MakeLink { target, path } => std::os::unix::fs::symlink(target, self.path(path))?,
+            ReadLink { path } => return target_of(&self.path(path)).map(Answer::Target),
+            SetOwner { path, uid, gid } => std::os::unix::fs::chown(self.path(path), Some(*uid), Some(*gid))?,
+            SetTime { path, seconds, nanoseconds } => set_time(&self.path(path), *seconds, *nanoseconds)?,
             Stat { path } => return stat(&self.path(path), false).map(Answer::Stat),
             List { path } => return names(&self.path(path)).map(Answer::Names),
             ReadWhole { path } => return std::fs::read(self.path(path)).map(Answer::Bytes),
-            Restart => {}
+            Restart | WriteUnstored { .. } => {}
         }
         Ok(Answer::Done)
+    }
+
+    /// Syncs an open file that was just written, while the store of a mount refuses that.
+    pub fn sync_in_vain(&self, slot: usize, refused: bool) -> Answer {
+        let Some(file) = &self.handles[slot] else { return Answer::NoFile };
+        let has_name = file.metadata().is_ok_and(|metadata| metadata.nlink() > 0);
+        match file.sync_all() {
+            // One without a name is not stored anywhere.
+            Ok(()) if !has_name => Answer::Done,
+            Ok(()) if refused => Answer::Stored,
+            Ok(()) | Err(_) => Answer::Unstored,
+        }
     }
 
     fn with(&self, slot: usize, change: impl FnOnce(&File) -> io::Result<()>) -> io::Result<Answer> {
@@ -149,6 +176,19 @@ fn copy(from: &File, to: &File, mut from_at: i64, mut to_at: i64, len: usize) ->
     usize::try_from(copied).map_err(|_| io::Error::last_os_error())
 }
 
+fn copy_file(from: &Path, to: &Path, piece: usize) -> io::Result<()> {
+    let flags = Flags { way: Way::Read, create: false, exclusive: false, truncate: false, append: false };
+    let from = open(from, flags, 0)?;
+    let to = open(to, Flags { way: Way::Write, create: true, truncate: true, ..flags }, 0o644)?;
+    let mut at = 0;
+    loop {
+        match copy(&from, &to, at, at, piece)? {
+            0 => return Ok(()),
+            count => at += count as i64,
+        }
+    }
+}
+
 fn truncate(path: &Path, size: u64) -> io::Result<()> {
     // SAFETY: the path is a terminated string that lives through the call.
     result(unsafe { libc::truncate(text(path).as_ptr(), size as i64) })
@@ -161,24 +201,29 @@ fn rename(from: &Path, to: &Path, replace: bool) -> io::Result<()> {
     result(unsafe { libc::renameat2(libc::AT_FDCWD, from.as_ptr(), libc::AT_FDCWD, to.as_ptr(), flags) })
 }
 
-fn set_time(path: &Path, seconds: i64) -> io::Result<()> {
-    let time = libc::timespec { tv_sec: seconds, tv_nsec: 0 };
+fn set_time(path: &Path, seconds: i64, nanoseconds: i64) -> io::Result<()> {
+    let time = libc::timespec { tv_sec: seconds, tv_nsec: nanoseconds };
     // SAFETY: the path and the two times live through the call.
-    result(unsafe { libc::utimensat(libc::AT_FDCWD, text(path).as_ptr(), [time, time].as_ptr(), 0) })?;
-    let wanted = UNIX_EPOCH + Duration::from_secs(seconds as u64);
-    let found = std::fs::metadata(path)?.modified()?;
-    // Answered as an error that no system call gives, so that it shows as a difference.
-    if found == wanted { Ok(()) } else { Err(io::Error::other("the time that was set does not show")) }
+    result(unsafe { libc::utimensat(libc::AT_FDCWD, text(path).as_ptr(), [time, time].as_ptr(), 0) })
+}
+
+fn target_of(path: &Path) -> io::Result<String> {
+    Ok(std::fs::read_link(path)?.to_string_lossy().into_owned())
 }
 
 fn stat(path: &Path, with_bytes: bool) -> io::Result<Entry> {
     let metadata = std::fs::symlink_metadata(path)?;
     let mode = metadata.mode() & 0o7777;
+    let owner = (metadata.uid(), metadata.gid());
+    if metadata.is_symlink() {
+        return Ok(Entry::Link { target: target_of(path)?, size: metadata.len() });
+    }
     if metadata.is_dir() {
-        return Ok(Entry::Dir { mode });
+        return Ok(Entry::Dir { mode, owner });
     }
     let bytes = if with_bytes { Some(std::fs::read(path)?) } else { None };
-    Ok(Entry::File { mode, size: metadata.len(), bytes })
+    let time = Time(Some((metadata.mtime(), metadata.mtime_nsec())));
+    Ok(Entry::File { mode, owner, time, size: metadata.len(), bytes })
 }
 
 fn names(dir: &Path) -> io::Result<Vec<String>> {

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use super::operation::{Flags, Operation, SLOTS, Way, bytes_of};
+use super::operation::{Flags, LARGE, Operation, SLOTS, Way, bytes_of};
 
 /// What an operation answers, on either side.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub enum Answer {
     Done,
     /// The slot has no open file: nothing is done.
@@ -17,6 +17,11 @@ pub enum Answer {
     Copied(usize),
     Names(Vec<String>),
     Stat(Entry),
+    Target(String),
+    /// A sync told that it failed, as it should.
+    Unstored,
+    /// A sync told nothing, while the store refused everything.
+    Stored,
 }
 
 impl std::fmt::Debug for Answer {
@@ -29,40 +34,61 @@ impl std::fmt::Debug for Answer {
             Answer::Copied(count) => write!(f, "{count} bytes copied"),
             Answer::Names(names) => write!(f, "{names:?}"),
             Answer::Stat(entry) => write!(f, "{entry:?}"),
+            Answer::Target(target) => write!(f, "-> {target}"),
+            Answer::Unstored => f.write_str("Unstored"),
+            Answer::Stored => f.write_str("Stored"),
         }
     }
 }
 
+/// A time that a program has set, in seconds and nanoseconds. That of a change is not known, and like any other.
+#[derive(Clone, Copy, Debug)]
+pub struct Time(pub Option<(i64, i64)>);
+
+impl PartialEq for Time {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.is_none() || other.0.is_none() || self.0 == other.0
+    }
+}
+
 /// What stands under a name.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub enum Entry {
-    Dir { mode: u32 },
-    File { mode: u32, size: u64, bytes: Option<Vec<u8>> },
+    Dir { mode: u32, owner: (u32, u32) },
+    Link { target: String, size: u64 },
+    File { mode: u32, owner: (u32, u32), time: Time, size: u64, bytes: Option<Vec<u8>> },
 }
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Entry::Dir { mode } => write!(f, "directory {mode:o}"),
-            Entry::File { mode, size, bytes } => {
+            Entry::Dir { mode, owner } => write!(f, "directory {mode:o} of {owner:?}"),
+            Entry::Link { target, size } => write!(f, "link to {target}, {size} bytes"),
+            Entry::File { mode, owner, time, size, bytes } => {
                 let head = bytes.as_ref().map(|bytes| bytes[..bytes.len().min(8)].to_vec());
-                write!(f, "file {mode:o} of {size} bytes {head:?}")
+                write!(f, "file {mode:o} of {owner:?}, {:?}, of {size} bytes {head:?}", time.0)
             }
         }
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Content {
     bytes: Vec<u8>,
     mode: u32,
+    owner: (u32, u32),
+    time: Time,
 }
 
 #[derive(Clone, Debug)]
 enum Node {
-    Dir(u32),
+    Dir(u32, (u32, u32)),
     File(Rc<RefCell<Content>>),
+    Link(String),
 }
+
+/// Links that Linux follows on the way to a file (path_resolution(7)).
+const LINKS_MAX: u32 = 40;
 
 struct Handle {
     content: Rc<RefCell<Content>>,
@@ -87,11 +113,12 @@ impl Reference {
         self.handles = Default::default();
     }
 
-    /// Every file with its bytes.
+    /// Every file with its bytes, and every link with its target.
     pub fn files(&self) -> Vec<(String, Vec<u8>)> {
         let file = |(path, node): (&String, &Node)| match node {
             Node::File(content) => Some((path.clone(), content.borrow().bytes.clone())),
-            Node::Dir(_) => None,
+            Node::Link(target) => Some((path.clone(), target.clone().into_bytes())),
+            Node::Dir(..) => None,
         };
         self.nodes.iter().filter_map(file).collect()
     }
@@ -104,7 +131,25 @@ impl Reference {
     fn attempt(&mut self, operation: &Operation) -> Outcome {
         use Operation::*;
         match operation {
-            Open { slot, path, flags, mode } => self.open(*slot, path, *flags, *mode),
+            Open { slot, path, flags, mode } => {
+                self.handles[*slot] = None;
+                let content = self.open(path, *flags, *mode)?;
+                self.handles[*slot] = Some(Handle { content, flags: *flags });
+                Ok(Answer::Done)
+            }
+            CopyFile { from, to, .. } => {
+                let flags = Flags { way: Way::Write, create: true, exclusive: false, truncate: true, append: false };
+                let source = self.file(from)?;
+                let target = self.open(to, flags, 0o644)?;
+                let bytes = source.borrow().bytes.clone();
+                target.borrow_mut().bytes = bytes;
+                Ok(Answer::Done)
+            }
+            Put { path, len, seed } => {
+                let flags = Flags { way: Way::Write, create: true, exclusive: false, truncate: true, append: false };
+                self.open(path, flags, 0o644)?.borrow_mut().bytes = bytes_of(*seed, 0, *len);
+                Ok(Answer::Done)
+            }
             Write { slot, at, len, seed } => self.with_writer(*slot, libc::EBADF, |content, append| {
                 let start = if append { content.bytes.len() } else { *at as usize };
                 grow(content, start + len);
@@ -126,85 +171,130 @@ impl Reference {
             Copy { from, to, from_at, to_at, len } => {
                 self.copy((*from, *from_at as usize), (*to, *to_at as usize), *len)
             }
+            CopyOn { from, to, along, len } => {
+                let end = self.handles[*to].as_ref().map_or(0, |to| to.content.borrow().bytes.len());
+                if self.handles[*from].is_none() || end as u64 > LARGE {
+                    return Ok(Answer::NoFile);
+                }
+                self.copy((*from, if *along { end } else { 0 }), (*to, end), *len)
+            }
             Sync { slot } => Ok(if self.handles[*slot].is_some() { Answer::Done } else { Answer::NoFile }),
             Close { slot } => Ok(self.handles[*slot].take().map_or(Answer::NoFile, |_| Answer::Done)),
             Truncate { path, size } => {
                 let content = self.file(path)?;
-                content.borrow_mut().bytes.resize(*size as usize, 0);
+                let mut content = content.borrow_mut();
+                content.bytes.resize(*size as usize, 0);
+                content.time = Time(None);
                 Ok(Answer::Done)
             }
-            MakeDir { path, mode } => self.make(path, Node::Dir(*mode)),
+            MakeDir { path, mode } => self.make(path, Node::Dir(*mode, me())),
             RemoveDir { path } => self.remove_dir(path),
-            Unlink { path } => {
-                self.file(path)?;
-                self.nodes.remove(path);
+            Unlink { path } => match self.at(path, false)? {
+                (_, Node::Dir(..)) => Err(libc::EISDIR),
+                (path, _) => {
+                    self.nodes.remove(&path);
+                    Ok(Answer::Done)
+                }
+            },
+            MakeLink { target, path } => self.make(path, Node::Link(target.clone())),
+            ReadLink { path } => match self.at(path, false)? {
+                (_, Node::Link(target)) => Ok(Answer::Target(target)),
+                _ => Err(libc::EINVAL),
+            },
+            Rename { from, to, replace } => self.rename(from, to, *replace),
+            SetMode { path, mode } => self.set(path, |there, _| *there = *mode),
+            SetOwner { path, uid, gid } => self.set(path, |_, there| *there = (*uid, *gid)),
+            SetTime { path, seconds, nanoseconds } => {
+                if let (_, Node::File(content)) = self.at(path, true)? {
+                    content.borrow_mut().time = Time(Some((*seconds, *nanoseconds)));
+                }
                 Ok(Answer::Done)
             }
-            Rename { from, to, replace } => self.rename(from, to, *replace),
-            SetMode { path, mode } => self.set_mode(path, *mode),
-            SetTime { path, .. } => self.node(path).map(|_| Answer::Done),
-            Stat { path } => Ok(Answer::Stat(entry(self.node(path)?, false))),
+            Stat { path } => Ok(Answer::Stat(entry(&self.at(path, false)?.1, false))),
             List { path } => self.list(path),
             ReadWhole { path } => Ok(Answer::Bytes(self.file(path)?.borrow().bytes.clone())),
             Restart => {
                 self.close_all();
                 Ok(Answer::Done)
             }
+            WriteUnstored { .. } => Ok(Answer::Done),
         }
     }
 
-    /// ENOENT or ENOTDIR for a path whose parents are not all directories.
-    fn check_parents(&self, path: &str) -> Outcome<()> {
-        for (at, _) in path.match_indices('/') {
-            match self.nodes.get(&path[..at]) {
-                Some(Node::Dir(_)) => {}
-                Some(Node::File(_)) => return Err(libc::ENOTDIR),
+    /// What a sync says that can't store what was just written.
+    pub fn sync_in_vain(&self, slot: usize) -> Answer {
+        let Some(handle) = &self.handles[slot] else { return Answer::NoFile };
+        let is_it = |node: &Node| matches!(node, Node::File(content) if Rc::ptr_eq(content, &handle.content));
+        if self.nodes.values().any(is_it) { Answer::Unstored } else { Answer::Done }
+    }
+
+    /// Where a path leads, through links: also to a name that is free, in a directory that is there. The last name is followed
+    /// if `follow` says so.
+    fn resolve(&self, path: &str, follow: bool) -> Outcome<String> {
+        let (mut at, mut links) = (String::new(), 0);
+        let mut names: Vec<String> = path.rsplit('/').map(str::to_owned).collect();
+        while let Some(name) = names.pop() {
+            let next = if at.is_empty() { name } else { format!("{at}/{name}") };
+            match self.nodes.get(&next) {
+                Some(Node::Link(target)) if follow || !names.is_empty() => {
+                    links += 1;
+                    if links > LINKS_MAX {
+                        return Err(libc::ELOOP);
+                    }
+                    names.extend(target.rsplit('/').map(str::to_owned));
+                }
+                Some(Node::Dir(..)) => at = next,
+                _ if names.is_empty() => return Ok(next),
+                Some(_) => return Err(libc::ENOTDIR),
                 None => return Err(libc::ENOENT),
             }
         }
-        Ok(())
+        Ok(at)
     }
 
-    fn node(&self, path: &str) -> Outcome<&Node> {
-        self.check_parents(path)?;
-        self.nodes.get(path).ok_or(libc::ENOENT)
+    /// What is there, and its own path.
+    fn at(&self, path: &str, follow: bool) -> Outcome<(String, Node)> {
+        let path = self.resolve(path, follow)?;
+        let node = self.nodes.get(&path).cloned().ok_or(libc::ENOENT)?;
+        Ok((path, node))
     }
 
     fn file(&self, path: &str) -> Outcome<Rc<RefCell<Content>>> {
-        match self.node(path)? {
-            Node::File(content) => Ok(content.clone()),
-            Node::Dir(_) => Err(libc::EISDIR),
+        match self.at(path, true)?.1 {
+            Node::File(content) => Ok(content),
+            _ => Err(libc::EISDIR),
         }
     }
 
     fn make(&mut self, path: &str, node: Node) -> Outcome {
-        self.check_parents(path)?;
-        if self.nodes.contains_key(path) {
+        let path = self.resolve(path, false)?;
+        if self.nodes.contains_key(&path) {
             return Err(libc::EEXIST);
         }
-        self.nodes.insert(path.to_owned(), node);
+        self.nodes.insert(path, node);
         Ok(Answer::Done)
     }
 
-    fn open(&mut self, slot: usize, path: &str, flags: Flags, mode: u32) -> Outcome {
-        self.handles[slot] = None;
-        self.check_parents(path)?;
-        let content = match self.nodes.get(path) {
+    fn open(&mut self, path: &str, flags: Flags, mode: u32) -> Outcome<Rc<RefCell<Content>>> {
+        let path = self.resolve(path, !flags.exclusive)?;
+        let content = match self.nodes.get(&path) {
             Some(_) if flags.exclusive => return Err(libc::EEXIST),
-            Some(Node::Dir(_)) => return Err(libc::EISDIR),
             Some(Node::File(content)) => content.clone(),
+            Some(_) => return Err(libc::EISDIR),
             None if !flags.create => return Err(libc::ENOENT),
             None => {
-                let content = Rc::new(RefCell::new(Content { bytes: Vec::new(), mode }));
-                self.nodes.insert(path.to_owned(), Node::File(content.clone()));
+                let content = Content { bytes: Vec::new(), mode, owner: me(), time: Time(None) };
+                let content = Rc::new(RefCell::new(content));
+                self.nodes.insert(path, Node::File(content.clone()));
                 content
             }
         };
         if flags.truncate {
-            content.borrow_mut().bytes.clear();
+            let mut content = content.borrow_mut();
+            content.bytes.clear();
+            content.time = Time(None);
         }
-        self.handles[slot] = Some(Handle { content, flags });
-        Ok(Answer::Done)
+        Ok(content)
     }
 
     fn with_writer(&mut self, slot: usize, refused: i32, change: impl FnOnce(&mut Content, bool)) -> Outcome {
@@ -212,7 +302,10 @@ impl Reference {
         if handle.flags.way == Way::Read {
             return Err(refused);
         }
-        change(&mut handle.content.borrow_mut(), handle.flags.append);
+        let mut content = handle.content.borrow_mut();
+        change(&mut content, handle.flags.append);
+        content.time = Time(None);
+        drop(content);
         Ok(Answer::Done)
     }
 
@@ -232,15 +325,17 @@ impl Reference {
         if from.flags.way == Way::Write || to.flags.way == Way::Read || to.flags.append {
             return Err(libc::EBADF);
         }
-        let source = from.content.borrow().bytes.clone();
-        let count = source.len().saturating_sub(from_at).min(len);
+        let size = from.content.borrow().bytes.len();
+        let count = size.saturating_sub(from_at).min(len);
         if Rc::ptr_eq(&from.content, &to.content) && to_at + count > from_at && to_at < from_at + count {
             return Err(libc::EINVAL);
         }
         if count > 0 {
+            let copied = from.content.borrow().bytes[from_at..from_at + count].to_vec();
             let mut content = to.content.borrow_mut();
+            content.time = Time(None);
             grow(&mut content, to_at + count);
-            content.bytes[to_at..to_at + count].copy_from_slice(&source[from_at..from_at + count]);
+            content.bytes[to_at..to_at + count].copy_from_slice(&copied);
         }
         Ok(Answer::Copied(count))
     }
@@ -251,18 +346,18 @@ impl Reference {
     }
 
     fn remove_dir(&mut self, path: &str) -> Outcome {
-        match self.node(path)? {
-            Node::File(_) => return Err(libc::ENOTDIR),
-            Node::Dir(_) if self.has_children(path) => return Err(libc::ENOTEMPTY),
-            Node::Dir(_) => self.nodes.remove(path),
+        match self.at(path, false)? {
+            (path, Node::Dir(..)) if self.has_children(&path) => return Err(libc::ENOTEMPTY),
+            (path, Node::Dir(..)) => self.nodes.remove(&path),
+            _ => return Err(libc::ENOTDIR),
         };
         Ok(Answer::Done)
     }
 
     /// In the order in which Linux looks (fs/namei.c): parents, source, NOREPLACE, ancestors, kinds, emptiness.
     fn rename(&mut self, from: &str, to: &str, replace: bool) -> Outcome {
-        self.check_parents(from)?;
-        self.check_parents(to)?;
+        let (from, to) = (self.resolve(from, false)?, self.resolve(to, false)?);
+        let (from, to) = (from.as_str(), to.as_str());
         let source = self.nodes.get(from).cloned().ok_or(libc::ENOENT)?;
         let target = self.nodes.get(to);
         if !replace && target.is_some() {
@@ -278,9 +373,10 @@ impl Reference {
             return Ok(Answer::Done);
         }
         match (&source, target) {
-            (Node::Dir(_), Some(Node::File(_))) => return Err(libc::ENOTDIR),
-            (Node::File(_), Some(Node::Dir(_))) => return Err(libc::EISDIR),
-            (Node::Dir(_), Some(Node::Dir(_))) if self.has_children(to) => return Err(libc::ENOTEMPTY),
+            (Node::Dir(..), Some(Node::Dir(..))) if self.has_children(to) => return Err(libc::ENOTEMPTY),
+            (Node::Dir(..), Some(Node::Dir(..)) | None) => {}
+            (Node::Dir(..), Some(_)) => return Err(libc::ENOTDIR),
+            (_, Some(Node::Dir(..))) => return Err(libc::EISDIR),
             _ => {}
         }
         let below = format!("{from}/");
@@ -294,20 +390,29 @@ impl Reference {
         Ok(Answer::Done)
     }
 
-    fn set_mode(&mut self, path: &str, mode: u32) -> Outcome {
-        self.node(path)?;
-        match self.nodes.get_mut(path) {
-            Some(Node::Dir(there)) => *there = mode,
-            Some(Node::File(content)) => content.borrow_mut().mode = mode,
-            None => {}
+    /// Changes mode or owner of what a path leads to.
+    fn set(&mut self, path: &str, change: impl FnOnce(&mut u32, &mut (u32, u32))) -> Outcome {
+        let (path, _) = self.at(path, true)?;
+        match self.nodes.get_mut(&path) {
+            Some(Node::Dir(mode, owner)) => change(mode, owner),
+            Some(Node::File(content)) => {
+                let mut content = content.borrow_mut();
+                let Content { mode, owner, .. } = &mut *content;
+                change(mode, owner);
+            }
+            _ => {}
         }
         Ok(Answer::Done)
     }
 
     fn list(&self, path: &str) -> Outcome {
-        if !path.is_empty() && matches!(self.node(path)?, Node::File(_)) {
-            return Err(libc::ENOTDIR);
-        }
+        let path = match path {
+            "" => String::new(),
+            path => match self.at(path, true)? {
+                (path, Node::Dir(..)) => path,
+                _ => return Err(libc::ENOTDIR),
+            },
+        };
         let below = if path.is_empty() { String::new() } else { format!("{path}/") };
         let name = |there: &String| there.strip_prefix(&below).filter(|rest| !rest.contains('/')).map(str::to_owned);
         Ok(Answer::Names(self.nodes.keys().filter_map(name).collect()))
@@ -322,11 +427,19 @@ fn grow(content: &mut Content, size: usize) {
 
 fn entry(node: &Node, with_bytes: bool) -> Entry {
     match node {
-        Node::Dir(mode) => Entry::Dir { mode: *mode },
+        Node::Dir(mode, owner) => Entry::Dir { mode: *mode, owner: *owner },
+        Node::Link(target) => Entry::Link { target: target.clone(), size: target.len() as u64 },
         Node::File(content) => {
             let content = content.borrow();
+            let Content { mode, owner, time, .. } = *content;
             let bytes = with_bytes.then(|| content.bytes.clone());
-            Entry::File { mode: content.mode, size: content.bytes.len() as u64, bytes }
+            Entry::File { mode, owner, time, size: content.bytes.len() as u64, bytes }
         }
     }
+}
+
+/// Whom new files belong to.
+pub fn me() -> (u32, u32) {
+    // SAFETY: neither has preconditions, nor can fail.
+    unsafe { (libc::geteuid(), libc::getegid()) }
 }

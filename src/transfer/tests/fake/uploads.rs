@@ -36,6 +36,10 @@ impl Fake {
         }
     }
 
+    pub(crate) fn bodies_from_file(&self) -> usize {
+        self.state().puts_from_file
+    }
+
     pub(super) fn open_upload(&self, upload: Upload) -> UploadId {
         let mut state = self.state();
         state.versions += 1;
