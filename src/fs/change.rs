@@ -142,6 +142,7 @@ impl Filesystem {
             attributes: crate::stage::RecordAttributes::default(),
             upload_id: None,
             upload_mark: None,
+            away: Vec::new(),
         })
     }
 

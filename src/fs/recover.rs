@@ -111,7 +111,8 @@ impl Filesystem {
             match leftover.whole() {
                 Err(doubt) => {
                     recovery.kept.push(Kept::new(&leftover, None, doubt.to_string()));
-                    if doubt == Doubt::Open && leftover.record.as_ref().is_ok_and(|record| record.upload_id.is_some()) {
+                    let has_upload = leftover.record.as_ref().is_ok_and(|record| record.upload_id.is_some());
+                    if doubt == Doubt::Open && has_upload && leftover.away().is_empty() {
                         recovery.uploads.push(leftover);
                     }
                 }

@@ -227,6 +227,7 @@ fn leave(rig: &Rig, number: usize) {
         attributes: RecordAttributes::default(),
         upload_id: None,
         upload_mark: None,
+        away: Vec::new(),
     };
     staged.record(&record).expect("recorded");
     staged.keep();
