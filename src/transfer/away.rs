@@ -31,14 +31,15 @@ pub enum Pressed {
 }
 
 impl Stream {
-    /// Notes that one part that is up is only there from now on. The first goes last: programs that write in order often come back
-    /// to it in the end.
+    /// Notes that one part that is up is only there from now on. The first goes last, when no other
+    /// is on its way: programs that write in order often come back to it in the end.
     fn send_one_away(&self, file: &StagedFile, key: &ObjectKey) -> Result<Option<AwayPart>> {
         let state = self.state();
         if !matches!(&state.phase, Phase::Open(_, target) if target.key == *key) {
             return Ok(None);
         }
-        for index in state.sent.keys().copied().filter(|index| *index > 0).chain([0]) {
+        let first = state.running.is_empty().then_some(0);
+        for index in state.sent.keys().copied().filter(|index| *index > 0).chain(first) {
             let Some(sent) = state.sent.get(&index) else { continue };
             // The last one of a file that is committed may be cut short, and grow.
             if state.grid.part(index) != Some(sent.range) || !is_up(&state, file, index, sent.range) {

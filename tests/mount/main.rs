@@ -41,4 +41,5 @@ mod refused;
 mod resume;
 mod special_files;
 mod stage_limits;
+mod stage_parts;
 mod status;

@@ -9,6 +9,7 @@ mod backing;
 mod conflicts;
 mod copy_range;
 mod kept;
+mod large;
 mod links;
 mod looked_up;
 mod meanwhile;

@@ -3,6 +3,7 @@
 //! Owns the runs that are killed: the next one starts on a copy of what their stage held at that moment. What another writer
 //! has to do with it is in `others`, renames of directories are in `renames`, uploads that go on in `uploads`.
 
+mod large;
 mod others;
 mod renames;
 mod uploads;
