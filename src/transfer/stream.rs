@@ -375,17 +375,19 @@ impl Opening {
         let shared = &self.stream.shared;
         let found = resume::look(shared, &target.key, id, &self.file).await;
         if let Ok(Some((grid, known))) = &found {
-            let sent = away::sent_parts(&self.file)?;
+            let (sent, mut known) = (away::sent_parts(&self.file)?, known.clone());
+            known.retain(|index, _| !sent.contains_key(index));
             let mut state = self.stream.state();
             if matches!(state.phase, Phase::Opening) {
                 let mut multipart = Multipart::adopt(shared, &target.key, id.clone());
                 multipart.keep_while(self.file.needs_upload());
-                state.sent = sent;
                 // What a writer has passed meanwhile was cut by another grid, perhaps.
                 state.ready.clear();
-                (state.next, state.grid, state.known, state.resumed) = (0, *grid, known.clone(), true);
+                let count = known.len() + sent.len();
+                (state.next, state.grid, state.resumed) = (0, *grid, true);
+                (state.known, state.sent) = (known, sent);
                 state.phase = Phase::Open(multipart, Box::new(target));
-                return Ok(known.len() + state.sent.len());
+                return Ok(count);
             }
         }
         self.file.take_companion();
