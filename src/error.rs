@@ -50,13 +50,19 @@ pub enum Error {
     #[error("no space left in the stage directory")]
     StageFull,
     /// Bytes that are only in a multipart upload that is not complete: S3 does not let them be read.
-    #[error("these bytes went up already and have left the full stage: they can be read once the file is closed or synced")]
+    #[error(
+        "these bytes went up already and have left the full stage: they can be read once the file is closed or synced"
+    )]
     NotReadableYet,
     /// A change of such bytes, of which the stage could only send whole parts again.
-    #[error("these bytes went up already and have left the full stage: they can be changed once the file is closed or synced")]
+    #[error(
+        "these bytes went up already and have left the full stage: they can be changed once the file is closed or synced"
+    )]
     NotChangeableYet,
     /// A move of a file with such bytes: the upload can only become an object under the name that it was begun for.
-    #[error("parts of the file are only in an unfinished upload under its present name: it can be renamed once it is stored")]
+    #[error(
+        "parts of the file are only in an unfinished upload under its present name: it can be renamed once it is stored"
+    )]
     NotMovableYet,
     /// Such bytes of an upload that is gone.
     #[error("parts of the file were only in an unfinished upload, and that is gone from the bucket")]

@@ -222,7 +222,8 @@ fn export(item: &Item, dir: &Path) -> Result<String, String> {
         (false, _) => format!("; these bytes are lost, and read as zeros there: {}", places(&lost)),
         (true, true) => String::new(),
         (true, false) => {
-            "; what is missing in it reads as zeros there: those bytes are only in the version that it changed".to_owned()
+            "; what is missing in it reads as zeros there: those bytes are only in the version that it changed"
+                .to_owned()
         }
     };
     Ok(format!("copied to {}{note}", target.display()))
@@ -307,7 +308,9 @@ async fn store_one(
         Err(doubt) => return Err(format!("{doubt}; export it, or discard it")),
     }
     if to.is_some() && item.away() > 0 {
-        return Err("parts of it are only in an unfinished upload under its own name: store it there, without --to".to_owned());
+        return Err(
+            "parts of it are only in an unfinished upload under its own name: store it there, without --to".to_owned()
+        );
     }
     let staged = Arc::new(left.open().map_err(|error| error.to_string())?);
     if let (false, Some(base)) = (staged.is_complete(), left.base()) {

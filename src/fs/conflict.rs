@@ -45,7 +45,10 @@ impl Filesystem {
             return Err(Error::Stale);
         }
         if away && policy == ConflictPolicy::KeepBoth {
-            tracing::warn!(path, "parts of the file are only in an upload for this name: it can't be stored beside the other version");
+            tracing::warn!(
+                path,
+                "parts of the file are only in an upload for this name: it can't be stored beside the other version"
+            );
             return Err(Error::Stale);
         }
         let key = self.table.key_of(inode.ino())?;

@@ -66,7 +66,8 @@ impl Filesystem {
             }
             rounds += 1;
             match self.read_source(&handle, &source, range).await {
-                Err(Error::Stale | Error::NotReadableYet) if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
+                Err(Error::Stale | Error::NotReadableYet)
+                    if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
                 outcome => {
                     if outcome.is_err() {
                         handle.distrust_wrong_pages();

@@ -366,7 +366,7 @@ impl Filesystem {
         if in_use || untouched(inode, &taken.staged).is_none() {
             return Ok(false);
         }
-        self.transfer.call_back(&taken.staged);
+        self.transfer.leave(&taken.staged);
         taken.staged.keep();
         self.give_name_away(owned, there, Ok(()))?;
         Ok(true)

@@ -24,12 +24,7 @@ impl Filesystem {
         }
     }
 
-    pub(super) fn begin_upload_early(
-        self: &Arc<Self>,
-        inode: &Arc<Inode>,
-        staged: &Arc<StagedFile>,
-        opening: Opening,
-    ) {
+    pub(super) fn begin_upload_early(self: &Arc<Self>, inode: &Arc<Inode>, staged: &Arc<StagedFile>, opening: Opening) {
         let (fs, inode, staged) = (self.clone(), inode.clone(), staged.clone());
         self.runtime.spawn(async move {
             if let Err(error) = fs.begin_upload(&inode, &staged, opening).await {

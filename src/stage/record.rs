@@ -389,7 +389,13 @@ mod tests {
     #[test]
     fn a_record_of_a_version_that_knew_no_tags_is_read() {
         let mut json = serde_json::to_value(Line::new(&a_record(), &[])).expect("encodes");
-        assert!(["upload_mark", "away"].into_iter().all(|name| json.as_object_mut().expect("a record").remove(name).is_some()));
+        assert!(
+            ["upload_mark", "away"].into_iter().all(|name| json
+                .as_object_mut()
+                .expect("a record")
+                .remove(name)
+                .is_some())
+        );
         let attributes = json["attributes"].as_object_mut().expect("attributes");
         assert!(attributes.remove("encryption").is_some() && attributes.remove("tags").is_some());
         let mut text = format!("{json}\n").into_bytes();

@@ -136,6 +136,14 @@ pub(super) fn call_back(file: &Arc<StagedFile>, for_good: bool) -> bool {
     true
 }
 
+/// Lets go of the upload of a file that outlives this process, and leaves it in the store.
+pub(super) fn leave(file: &Arc<StagedFile>) {
+    if let Some(stream) = Stream::of(file).filter(|_| file.has_away()) {
+        file.take_companion();
+        stream.cancel();
+    }
+}
+
 /// How a file is cut of which parts are away.
 pub(super) fn grid(file: &StagedFile) -> Result<Grid> {
     let away = file.away();

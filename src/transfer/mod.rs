@@ -280,6 +280,14 @@ impl Transfer {
         away::call_back(file, true);
     }
 
+    /// The file stays in the stage for another run: nothing of it goes up any more, and an upload that has bytes that are nowhere else
+    /// stays in the store.
+    pub fn leave(&self, file: &Arc<StagedFile>) {
+        if !self.call_back(file) {
+            away::leave(file);
+        }
+    }
+
     /// Room is wanted: frees the place of one part of a file that is up for `key`, and gives its bytes. Blocks on the local disk. No
     /// commit of the file may begin meanwhile.
     ///

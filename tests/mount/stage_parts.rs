@@ -150,7 +150,10 @@ fn a_file_larger_than_the_stage_that_was_closed_is_stored_by_the_next_mount_afte
     let bytes = noise(44, SIZE);
     let mut mount = killed(&server, &bytes, true);
     let listed = mount.recover(&[]).1;
-    assert!(listed.contains("f: whole, not stored yet; ") && listed.contains("only in the unfinished upload"), "{listed}");
+    assert!(
+        listed.contains("f: whole, not stored yet; ") && listed.contains("only in the unfinished upload"),
+        "{listed}"
+    );
     mount.mount_again();
     eventually("it is stored", || server.objects().exists("f"));
     assert_same_bytes("object", &server.objects().get("f").expect("an object"), &bytes);
@@ -170,7 +173,10 @@ fn recover_completes_or_discards_what_is_only_in_an_upload_and_exports_no_zeros(
         mount.mount_again();
         mount.unmount();
         let listed = mount.recover(&[]).1;
-        assert!(listed.contains("f: it was still open") && listed.contains("only in the unfinished upload"), "{listed}");
+        assert!(
+            listed.contains("f: it was still open") && listed.contains("only in the unfinished upload"),
+            "{listed}"
+        );
         let dir = mount.local().join("exported");
         let (status, said) = mount.recover(&["--export", dir.to_str().expect("UTF-8")]);
         assert!(status == Some(2) && said.contains("--upload completes it") && !dir.join("f").exists(), "{said}");

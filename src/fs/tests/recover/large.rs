@@ -13,7 +13,6 @@ fn in_parts() -> FsSettings {
 /// A run that was killed when parts of a file were only in its upload, and it was closed in vain or still open.
 async fn killed(closed: bool) -> (Rig, Recovery, Vec<u8>) {
     let rig = Rig::within(Some(24 * MIB), Arc::new(Fake::new(false)), in_parts(), None);
-    rig.fs.stopping.store(false, Ordering::Relaxed);
     let (_, fh) = rig.create(Ino::ROOT, "f").await;
     let bytes = content(SIZE, 0);
     write(&rig, fh, 0, &bytes).await;
@@ -69,7 +68,9 @@ async fn an_upload_that_is_gone_by_then_is_told_and_what_is_left_is_kept() {
     rig.fs.recover(recovery);
     let ino = rig.ino(Ino::ROOT, "f").await.expect("a file");
     let fh = rig.open(ino, WRITE).await;
-    until("it is noted", || matches!(rig.fs.table.get(ino).expect("there").inode().lock().file().expect("a file").staged(), Some(staged) if staged.has_lost())).await;
+    let pin = rig.fs.table.get(ino).expect("there");
+    let lost = || pin.inode().lock().file().expect("a file").staged().is_some_and(|staged| staged.has_lost());
+    until("it is noted", lost).await;
     let told = rig.fs.fsync(fh).await;
     assert!(matches!(told, Err(Error::PartsLost)), "{told:?}");
     assert_eq!(rig.object("p/f"), None);
@@ -86,6 +87,33 @@ async fn a_file_that_was_still_open_is_kept_with_its_upload_and_known_to_have_ho
     rig.recover(recovery).await;
     assert_eq!(rig.store.open_uploads(), 1, "the only place of some bytes went");
     drop(rig.fs);
-    let away: u64 = remaining(rig._root.path(), None).expect("looked")[0].leftovers[0].away().iter().map(|part| part.range.len()).sum();
+    let left = remaining(rig._root.path(), None).expect("looked").remove(0).leftovers.remove(0);
+    let away: u64 = left.away().iter().map(|part| part.range.len()).sum();
     assert!(away >= SIZE - 24 * MIB && away % PART == 0, "{away}");
+    let read = left.open().expect("opened").read_at(2 * PART, 4096);
+    assert!(matches!(read, Err(Error::NotReadableYet)), "{read:?}");
+}
+
+#[tokio::test]
+async fn the_end_of_a_mount_leaves_the_upload_to_the_next_one_and_does_not_wait_for_it() {
+    let rig = Rig::within(Some(24 * MIB), Arc::new(Fake::new(false)), in_parts(), None);
+    let (_, fh) = rig.create(Ino::ROOT, "f").await;
+    let bytes = content(SIZE, 0);
+    write(&rig, fh, 0, &bytes).await;
+    for _ in 0..8 {
+        rig.store.next(Call::Complete, Fault::Fail(Error::AccessDenied("test".into())));
+    }
+    assert!(rig.close(fh).await.is_err());
+    let drained = rig.fs.drain(Duration::from_secs(10), Holders::None).await;
+    assert_eq!(drained.left.len(), 1);
+    rig.store.clear_faults();
+    // No time: what is left in the store on purpose is not waited for.
+    let gone = tokio::time::timeout(Duration::from_secs(1), rig.fs.transfer.uploads_gone(Duration::from_secs(60)));
+    gone.await.expect("an upload that stays was waited for");
+    assert_eq!(rig.store.open_uploads(), 1);
+    let (rig, leftovers) = rig.killed_before(in_parts());
+    let recovery = rig.fs.take_in_leftovers(leftovers).await;
+    rig.recover(recovery).await;
+    assert!(rig.object("p/f") == Some(bytes));
+    assert_eq!((rig.store.open_uploads(), rig.store.count(Call::Create), rig.left().len()), (0, 1, 0));
 }
