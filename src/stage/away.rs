@@ -180,7 +180,7 @@ impl StagedFile {
             return Ok(false);
         }
         state.away.parts.insert(range.start, part.clone());
-        if let Err(error) = self.write_away(&state) {
+        if let Err(error) = self.session.with_spare(|| self.write_away(&state)) {
             state.away.parts.remove(&range.start);
             return Err(error);
         }
@@ -204,6 +204,7 @@ impl StagedFile {
             Ok(()) => {
                 let held = state.held.lacks(part.range);
                 state.held.release(part.range);
+                self.session.keep_spare();
                 part.range.len() - held
             }
             Err(error) => {

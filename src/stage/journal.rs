@@ -113,6 +113,10 @@ impl StagedFile {
         }
         state.upload = upload;
         state.note_need();
+        if state.upload.is_some() {
+            // Parts may have to leave a disk that is full, and the record must say so before.
+            self.session.keep_spare();
+        }
         let noted = in_record(state.upload.as_ref());
         record::change(&self.record_path, |record| (record.upload_id, record.upload_mark) = noted)
     }
