@@ -49,6 +49,24 @@ pub enum Error {
     /// No room for staged bytes on the local disk.
     #[error("no space left in the stage directory")]
     StageFull,
+    /// Bytes that are only in a multipart upload that is not complete: S3 does not let them be read.
+    #[error(
+        "these bytes went up already and have left the full stage: they can be read once the file is closed or synced"
+    )]
+    NotReadableYet,
+    /// A change of such bytes, of which the stage could only send whole parts again.
+    #[error(
+        "these bytes went up already and have left the full stage: they can be changed once the file is closed or synced"
+    )]
+    NotChangeableYet,
+    /// A move of a file with such bytes: the upload can only become an object under the name that it was begun for.
+    #[error(
+        "parts of the file are only in an unfinished upload under its present name: it can be renamed once it is stored"
+    )]
+    NotMovableYet,
+    /// Such bytes of an upload that is gone.
+    #[error("parts of the file were only in an unfinished upload, and that is gone from the bucket")]
+    PartsLost,
     /// A name over 255 bytes or a key over 1024 bytes.
     #[error("the name is too long")]
     NameTooLong,
@@ -190,8 +208,8 @@ impl Error {
             Error::ReadOnly => libc::EROFS,
             Error::Stale | Error::PreconditionFailed => libc::ESTALE,
             // Not EAGAIN, which programs take for a descriptor that does not block.
-            Error::ConcurrentWrite => libc::EBUSY,
-            Error::StageFull | Error::MetadataFull => libc::ENOSPC,
+            Error::ConcurrentWrite | Error::NotMovableYet => libc::EBUSY,
+            Error::StageFull | Error::MetadataFull | Error::NotChangeableYet => libc::ENOSPC,
             Error::NoAttribute => libc::ENODATA,
             Error::AttributeTooLarge => libc::E2BIG,
             Error::NotPermitted(_) => libc::EPERM,
@@ -219,6 +237,8 @@ impl Error {
             | Error::Corrupt(_)
             | Error::RangeNotSatisfiable
             | Error::UploadGone
+            | Error::NotReadableYet
+            | Error::PartsLost
             | Error::Server { .. }
             | Error::Internal(_) => libc::EIO,
         }
@@ -246,7 +266,7 @@ impl Error {
             | Error::NotPermitted(_)
             | Error::IntoItself
             | Error::BadHandle => Level::DEBUG,
-            Error::Internal(_) | Error::Corrupt(_) | Error::StageFull => Level::ERROR,
+            Error::Internal(_) | Error::Corrupt(_) | Error::StageFull | Error::PartsLost => Level::ERROR,
             _ => Level::WARN,
         }
     }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 
 use super::process::complete_environment;
 use super::sentence::{Failure, Status};
@@ -18,7 +18,7 @@ use super::{logging, mount, recover_rename, say};
 use crate::config::{Config, RecoverAction, RecoverRequest};
 use crate::error::Error;
 use crate::inode::Attempt;
-use crate::stage::{Doubt, LeftMoves, Leftover, Remaining, remaining};
+use crate::stage::{AwayPart, Doubt, LeftMoves, Leftover, RangeMap, Remaining, remaining};
 use crate::store::{Attributes, ObjectStore};
 use crate::transfer::{Need, Transfer};
 use crate::types::{ByteRange, Expect, Name, ObjectKey};
@@ -63,10 +63,7 @@ fn carry_out(request: &RecoverRequest) -> Result<(), Failure> {
             upload(config, chosen, &Upload { force: *force, to: to.as_deref(), named })
         }
         RecoverAction::Export(dir) => each(chosen, |item| export(item, dir)),
-        RecoverAction::Discard => each(chosen, |item| {
-            item.left.clone().discard();
-            Ok("discarded".to_owned())
-        }),
+        RecoverAction::Discard => discard(config, chosen),
     }
 }
 
@@ -91,14 +88,24 @@ impl Item {
     /// What there is to say of it, as a part of a sentence.
     fn state(&self) -> String {
         let gaps: u64 = self.left.missing().iter().map(ByteRange::len).sum();
-        match (self.left.whole(), gaps) {
+        let state = match (self.left.whole(), gaps) {
             (Ok(_), 0) => "whole, not stored yet".to_owned(),
             (Ok(_), gaps) => format!("whole, not stored yet; {gaps} bytes of it are those of the version it changed"),
             (Err(Doubt::Open), gaps) if gaps > 0 => {
                 "it was still open, and not synced; only changed bytes are here".to_owned()
             }
             (Err(doubt), _) => doubt.to_string(),
+        };
+        match self.away() {
+            0 => state,
+            away => format!("{state}; {away} bytes of it are only in the unfinished upload of it in the bucket"),
         }
+    }
+
+    /// Bytes that are only in an upload that may still be there.
+    fn away(&self) -> u64 {
+        let has_upload = self.left.record.as_ref().is_ok_and(|record| record.upload_id.is_some());
+        if has_upload { self.left.away().iter().map(|part| part.range.len()).sum() } else { 0 }
     }
 }
 
@@ -191,6 +198,9 @@ fn each(items: Vec<Item>, mut act: impl FnMut(&Item) -> Result<String, String>) 
 
 /// Copies one file; what is there already is never replaced.
 fn export(item: &Item, dir: &Path) -> Result<String, String> {
+    if item.away() > 0 {
+        return Err(format!("{}; --upload completes it", item.state()));
+    }
     let segments: Option<Vec<Name>> = item.path.split('/').map(Name::from_key_segment).collect();
     let relative: PathBuf = match segments {
         Some(names) => names.iter().map(Name::as_str).collect(),
@@ -207,11 +217,51 @@ fn export(item: &Item, dir: &Path) -> Result<String, String> {
         copied.inspect_err(|_| _ = fs::remove_file(&target))
     };
     copy().map_err(|error| format!("it can't be copied to {}: {error}", target.display()))?;
-    let note = match item.left.missing().is_empty() {
-        true => "",
-        false => "; what is missing in it reads as zeros there: those bytes are only in the version that it changed",
+    let lost = item.left.away();
+    let note = match (lost.is_empty(), item.left.missing().is_empty()) {
+        (false, _) => format!("; these bytes are lost, and read as zeros there: {}", places(&lost)),
+        (true, true) => String::new(),
+        (true, false) => {
+            "; what is missing in it reads as zeros there: those bytes are only in the version that it changed"
+                .to_owned()
+        }
     };
     Ok(format!("copied to {}{note}", target.display()))
+}
+
+/// Where these parts lie, those that touch as one.
+fn places(parts: &[AwayPart]) -> String {
+    let map: RangeMap = parts.iter().map(|part| part.range).collect();
+    let places: Vec<String> = map.iter().map(|range| format!("{} to {}", range.start, range.end - 1)).collect();
+    places.join(", ")
+}
+
+/// Throws files away. Needs S3 only where an upload has bytes of one: who would abort it later?
+fn discard(config: &Config, items: Vec<Item>) -> Result<(), Failure> {
+    let reached = match items.iter().any(|item| item.away() > 0) {
+        true => Some(reach(config)?),
+        false => None,
+    };
+    each(items, |item| {
+        if let (Some((runtime, store)), Ok(record)) = (&reached, &item.left.record)
+            && let (Some(id), true) = (&record.upload_id, item.away() > 0)
+        {
+            match runtime.block_on(store.abort_upload(&record.key, id)) {
+                Ok(()) | Err(Error::UploadGone | Error::NotFound) => {}
+                Err(error) => return Err(format!("its unfinished upload can't be aborted: {error}")),
+            }
+        }
+        item.left.clone().discard();
+        Ok("discarded".to_owned())
+    })
+}
+
+fn reach(config: &Config) -> Result<(Runtime, Arc<dyn ObjectStore>), Failure> {
+    logging::start(&config.log, false)?;
+    let runtime =
+        Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
+    let store: Arc<dyn ObjectStore> = Arc::new(runtime.block_on(mount::reach_bucket(config))?);
+    Ok((runtime, store))
 }
 
 /// How to store.
@@ -223,10 +273,7 @@ struct Upload<'a> {
 }
 
 fn upload(config: &Config, items: Vec<Item>, how: &Upload) -> Result<(), Failure> {
-    logging::start(&config.log, false)?;
-    let runtime =
-        Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
-    let store: Arc<dyn ObjectStore> = Arc::new(runtime.block_on(mount::reach_bucket(config))?);
+    let (runtime, store) = reach(config)?;
     let transfer = Transfer::new(store.clone(), config.fs.transfer, runtime.handle().clone());
     let to = how.to.map(|path| key_of(config, path)).transpose()?;
     each(items, |item| runtime.block_on(store_one(item, (&store, &transfer), how, to.as_ref())))
@@ -259,6 +306,11 @@ async fn store_one(
         }
         Ok(_) | Err(Doubt::Open | Doubt::Restarted) => {}
         Err(doubt) => return Err(format!("{doubt}; export it, or discard it")),
+    }
+    if to.is_some() && item.away() > 0 {
+        return Err(
+            "parts of it are only in an unfinished upload under its own name: store it there, without --to".to_owned()
+        );
     }
     let staged = Arc::new(left.open().map_err(|error| error.to_string())?);
     if let (false, Some(base)) = (staged.is_complete(), left.base()) {

@@ -116,7 +116,7 @@ impl Filesystem {
                 Err(error) => Err(error),
             };
             match outcome {
-                Err(Error::StageFull) => self.make_room(&mut patience).await?,
+                Err(Error::StageFull) => self.make_room(&mut patience, None).await?,
                 done => return done,
             }
         }

@@ -155,6 +155,7 @@ impl Filesystem {
             attributes: crate::stage::RecordAttributes::default(),
             upload_id: None,
             upload_mark: None,
+            away: Vec::new(),
         })
     }
 

@@ -220,9 +220,11 @@ impl Filesystem {
         attributes: Attributes,
     ) -> Result<()> {
         let inode = owned.inode().clone();
+        // A file that is larger than the stage does not go on filling it.
+        let fits = !draft.staged.has_away();
         draft.staged.clean();
         let key = self.table.key_of(inode.ino());
-        let local = (inode.lock().opens.all > 0).then(|| draft.staged.clone());
+        let local = (fits && inode.lock().opens.all > 0).then(|| draft.staged.clone());
         if local.is_none() {
             draft.staged.leave();
         }

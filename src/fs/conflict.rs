@@ -40,7 +40,15 @@ impl Filesystem {
     /// answers.
     pub(super) async fn resolve_conflict(&self, inode: &Arc<Inode>, draft: &Draft, path: &str) -> Result<Resolved> {
         let policy = self.settings.conflict;
-        if policy == ConflictPolicy::Fail || !draft.staged.is_complete() {
+        let away = draft.staged.has_away();
+        if policy == ConflictPolicy::Fail || !(away || draft.staged.is_complete()) {
+            return Err(Error::Stale);
+        }
+        if away && policy == ConflictPolicy::KeepBoth {
+            tracing::warn!(
+                path,
+                "parts of the file are only in an upload for this name: it can't be stored beside the other version"
+            );
             return Err(Error::Stale);
         }
         let key = self.table.key_of(inode.ino())?;

@@ -142,7 +142,7 @@ impl Filesystem {
             Ok(FileState::Dirty(draft) | FileState::Uploading(draft, _)) => draft.staged.clone(),
             _ => return,
         };
-        self.transfer.call_back(&staged);
+        self.transfer.leave(&staged);
         self.transfer.give_up_composition(&staged);
         staged.keep();
         self.persist(&staged).await;

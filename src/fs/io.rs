@@ -53,7 +53,8 @@ impl Filesystem {
     /// fills pages that are partly written, and has refused what a program may not do.
     ///
     /// # Errors
-    /// `BadHandle`, `Stale` when the object was replaced in S3, and what S3 answers.
+    /// `BadHandle`, `Stale` when the object was replaced in S3, `NotReadableYet` for bytes of a new file that have left a full stage,
+    /// and what S3 answers.
     pub async fn read(self: &Arc<Self>, fh: Fh, offset: u64, size: u32) -> Result<Bytes> {
         let handle = self.file_handle(fh)?;
         let mut rounds = 0;
@@ -65,7 +66,8 @@ impl Filesystem {
             }
             rounds += 1;
             match self.read_source(&handle, &source, range).await {
-                Err(Error::Stale) if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
+                Err(Error::Stale | Error::NotReadableYet)
+                    if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
                 outcome => {
                     if outcome.is_err() {
                         handle.distrust_wrong_pages();
@@ -190,16 +192,19 @@ impl Filesystem {
     /// Writes at `offset`; the kernel has already made that the end for `O_APPEND`.
     ///
     /// # Errors
-    /// `BadHandle`, `StageFull` when no room can be made, `ReadOnly`.
+    /// `BadHandle`, `StageFull` when no room can be made, `NotChangeableYet` where it needs bytes that have left a full stage,
+    /// `ReadOnly`.
     pub async fn write(self: &Arc<Self>, fh: Fh, offset: u64, data: &[u8]) -> Result<u32> {
-        self.change_with_room(fh, |handle, ticket| self.write_through(handle, ticket, offset, data)).await?;
+        self.change_with_room(fh, true, |handle, ticket| self.write_through(handle, ticket, offset, data)).await?;
         u32::try_from(data.len()).map_err(|_| Error::InvalidArgument("a write of more than 4 GiB"))
     }
 
-    /// Makes a change that needs room in the stage, again and again while room is made for it.
+    /// Makes a change that needs room in the stage, again and again while room is made for it; `in_parts` one that needs little at a
+    /// time, for which parts of files may leave the stage.
     async fn change_with_room(
         self: &Arc<Self>,
         fh: Fh,
+        in_parts: bool,
         change: impl Fn(&FileHandle, &WriteTicket) -> Result<()>,
     ) -> Result<()> {
         let mut patience = self.patience();
@@ -211,7 +216,9 @@ impl Filesystem {
                 Err(error) => Err(error),
             };
             match outcome {
-                Err(Error::StageFull) => self.make_room(&mut patience).await?,
+                Err(Error::StageFull) => {
+                    self.make_room(&mut patience, in_parts.then(|| handle.pin.inode())).await?;
+                }
                 done => return done,
             }
         }
@@ -249,7 +256,7 @@ impl Filesystem {
     /// # Errors
     /// `BadHandle`, `StageFull` when no room can be made, `FileTooLarge`.
     pub async fn allocate(self: &Arc<Self>, fh: Fh, range: ByteRange, how: Allocation) -> Result<()> {
-        self.change_with_room(fh, |_, ticket| match how {
+        self.change_with_room(fh, false, |_, ticket| match how {
             Allocation::Reserve { keep_size } => ticket.staged().allocate(range, keep_size),
             Allocation::Punch => ticket.staged().punch(range),
             Allocation::Zero { keep_size } => ticket.staged().zero(range, keep_size),

@@ -214,6 +214,7 @@ impl Filesystem {
             attributes: RecordAttributes::from(attributes),
             upload_id: None,
             upload_mark: None,
+            away: Vec::new(),
         })
     }
 }

@@ -111,7 +111,8 @@ impl Filesystem {
             match leftover.whole() {
                 Err(doubt) => {
                     recovery.kept.push(Kept::new(&leftover, None, doubt.to_string()));
-                    if doubt == Doubt::Open && leftover.record.as_ref().is_ok_and(|record| record.upload_id.is_some()) {
+                    let has_upload = leftover.record.as_ref().is_ok_and(|record| record.upload_id.is_some());
+                    if doubt == Doubt::Open && has_upload && leftover.away().is_empty() {
                         recovery.uploads.push(leftover);
                     }
                 }
@@ -365,7 +366,7 @@ impl Filesystem {
         if in_use || untouched(inode, &taken.staged).is_none() {
             return Ok(false);
         }
-        self.transfer.call_back(&taken.staged);
+        self.transfer.leave(&taken.staged);
         taken.staged.keep();
         self.give_name_away(owned, there, Ok(()))?;
         Ok(true)

@@ -50,7 +50,7 @@ impl Filesystem {
 
     fn finish_unlink(&self, owned: Owned, pin: &Pin, remains: Remains, at: (Ino, &Name)) -> Result<()> {
         let (parent, name) = at;
-        disown(&remains);
+        self.disown(&remains);
         // The listing first: a lookup that finds no inode believes what it says.
         self.note_name(parent, name, None);
         {
@@ -65,6 +65,14 @@ impl Filesystem {
         owned.unlinked(remains)?;
         self.table.detach(pin.ino());
         Ok(())
+    }
+
+    /// A killed run's file that had no name any more is not to be found by the next one, and nothing is to become of its upload.
+    pub(super) fn disown(&self, remains: &Remains) {
+        if let Remains::Staged { staged, .. } = remains {
+            staged.disown();
+            self.transfer.give_up(staged);
+        }
     }
 
     /// As [`Filesystem::preserve`], for a file that another one takes the place of: its object can't wait. Where the disk has
@@ -95,7 +103,7 @@ impl Filesystem {
     ) -> Result<Remains> {
         let is_open = inode.lock().opens.all > 0;
         if let Prior::Dirty(draft) = prior {
-            // What goes up of it has no name to go to any more.
+            // What goes up of it has no name to go to any more. What is only there is needed if this fails.
             self.transfer.call_back(&draft.staged);
             if is_open {
                 self.bring_composed(&draft.staged).await?;
@@ -286,13 +294,6 @@ pub(super) fn note_removed(inode: &Arc<Inode>) {
     if let Ok(dir) = data.dir() {
         dir.removed = true;
         data.ownership.ctime = now;
-    }
-}
-
-/// A killed run's file that had no name any more is not to be found by the next one.
-pub(super) fn disown(remains: &Remains) {
-    if let Remains::Staged { staged, .. } = remains {
-        staged.disown();
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Filesystem;
-use super::remove::{disown, note_removed, object_of};
+use super::remove::{note_removed, object_of};
 use crate::error::{Error, Result};
 use crate::inode::{Clean, Draft, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
 use crate::store::CopyAttributes;
@@ -42,7 +42,7 @@ impl Filesystem {
     ///
     /// # Errors
     /// `NotFound`, `AlreadyExists` with `NoReplace`, `IsDirectory`, `NotDirectory`, `NotEmpty`, `IntoItself`, `CrossDevice` for a
-    /// directory of too many objects, `Stale` when the source was replaced in S3 meanwhile, and what S3 answers.
+    /// directory of too many objects, `NotMovableYet`, `Stale` when the source was replaced in S3 meanwhile, and what S3 answers.
     pub async fn rename(
         self: &Arc<Self>,
         parent: Ino,
@@ -94,6 +94,7 @@ impl Filesystem {
         mode: RenameMode,
     ) -> Result<()> {
         let (owned, replaced) = own_both(source.inode(), target.map(Pin::inode)).await?;
+        refuse_away(&owned).await?;
         let from_key = self.table.key_of(source.ino())?;
         let to_key = self.table.prefix_of(to.parent)?.file(to.name)?;
         let there = replaced.as_ref().map(Owned::prior).transpose()?.and_then(object_of);
@@ -131,7 +132,7 @@ impl Filesystem {
             }
         };
         if let (Some(replaced), Some(remains)) = (replaced, remains) {
-            disown(&remains);
+            self.disown(&remains);
             replaced.unlinked(remains)?;
         }
         let listed = match &moved {
@@ -247,6 +248,14 @@ pub(super) fn note_place(draft: &Draft, key: &ObjectKey, origin: &Origin) {
     if let Err(error) = draft.staged.moved(key, origin.object(), &origin.expect()) {
         tracing::warn!(%key, %error, "the journal does not know where a file was moved to");
     }
+}
+
+/// An upload that has the only bytes of some part can't become an object under another name.
+pub(super) async fn refuse_away(owned: &Owned) -> Result<()> {
+    let Prior::Dirty(draft) = owned.prior()? else { return Ok(()) };
+    // Who had a ticket may have sent a part away.
+    owned.writers_gone().await;
+    if draft.staged.has_away() { Err(Error::NotMovableYet) } else { Ok(()) }
 }
 
 /// Two files at once, in the order of their numbers, so that two renames can't wait for each other.

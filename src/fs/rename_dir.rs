@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use super::Filesystem;
 use super::create::empty;
 use super::remove::object_of;
-use super::rename::{At, note_place, settle_moved};
+use super::rename::{At, note_place, refuse_away, settle_moved};
 use super::rename_journal::Begun;
 use crate::error::{Error, Result};
 use crate::inode::{Kind, Listed, Owned, Pin, Prior};
@@ -61,6 +61,9 @@ impl Filesystem {
         let new = self.table.prefix_of(to.parent)?.dir(to.name)?;
         let moves = self.plan_moves(&old, &new).await?;
         let owned = self.own_below(source).await?;
+        for owned in &owned {
+            refuse_away(owned).await?;
+        }
         self.refuse_long_names(source, &old, &new)?;
         let mut begun = self.begin_rename((&old, &new), &moves, &owned).await?;
         let moved = match self.copy_all_noted(&mut begun, &moves, &new, target.is_some()).await {
@@ -270,6 +273,8 @@ impl Filesystem {
             // what it is not based on, and the next question is asked of S3.
             _ => {
                 if let Prior::Dirty(draft) = &prior {
+                    // Parts of it went up for the old name.
+                    self.transfer.call_back(&draft.staged);
                     note_place(draft, &to, &draft.origin);
                 }
                 owned.inode().lock().belief.forget();

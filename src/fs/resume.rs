@@ -12,6 +12,7 @@ use crate::inode::FileState;
 use crate::stage::{Leftover, StagedFile};
 use crate::store::Attributes;
 use crate::transfer::{Opening, Target};
+use crate::types::ByteRange;
 
 /// So often a store that does not answer is asked what is up: over some minutes.
 const ASKED: u32 = 8;
@@ -49,7 +50,7 @@ impl Filesystem {
             outcome => {
                 if let Err(error) = outcome {
                     let key = taken.leftover.key.as_ref().map(|key| key.as_str());
-                    tracing::debug!(key, %error, "what is up of a file can't be told; it goes up anew");
+                    tracing::debug!(key, %error, "what is up of a file can't be told; what is here goes up anew");
                 }
                 self.abort_upload_of(&taken.leftover, Some(&taken.staged)).await;
             }
@@ -76,7 +77,7 @@ impl Filesystem {
     fn resuming(&self, taken: &TakenIn) -> Option<Opening> {
         let data = taken.pin.inode().lock();
         match data.file() {
-            Ok(FileState::Dirty(draft)) if is_same(draft, &taken.staged) && taken.staged.is_complete() => {
+            Ok(FileState::Dirty(draft)) if is_same(draft, &taken.staged) && is_all_there(&taken.staged) => {
                 self.transfer.resuming(&taken.staged)
             }
             _ => None,
@@ -87,6 +88,10 @@ impl Filesystem {
     pub(super) async fn abort_upload_of(&self, left: &Leftover, staged: Option<&Arc<StagedFile>>) {
         let Ok(record) = &left.record else { return };
         let Some(id) = &record.upload_id else { return };
+        if !left.away().is_empty() {
+            // Bytes of the file are only there.
+            return;
+        }
         if let Err(error) = self.store.abort_upload(&record.key, id).await {
             tracing::warn!(key = %record.key, %error, "an upload of an earlier run is still in the bucket");
             return;
@@ -101,4 +106,9 @@ impl Filesystem {
             tracing::debug!(%error, "an aborted upload stays in a record");
         }
     }
+}
+
+/// True when no byte has to come from another version.
+fn is_all_there(staged: &StagedFile) -> bool {
+    staged.missing(ByteRange::new(0, staged.size())).is_empty()
 }

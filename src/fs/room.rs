@@ -1,4 +1,5 @@
-//! Room in the stage for who changes a file: what is stored goes first, then what is being stored is waited for, then ENOSPC.
+//! Room in the stage for who changes a file: what is stored goes first, then parts that are up of files that are being written, then
+//! what is being stored is waited for, then ENOSPC.
 //!
 //! Owns that order, and how long is waited. How much the stage takes is the stage's; what a write does is `io`.
 
@@ -9,15 +10,19 @@ use tokio::time::Instant;
 
 use super::Filesystem;
 use super::open::is_archived;
+use super::send_ahead::whole_draft;
 use crate::error::{Error, Result};
-use crate::inode::{Event, FileState, NodeData};
+use crate::inode::{Event, FileState, Inode, NodeData, WriteTicket, WriteTurn};
 use crate::stage::StagedFile;
-use crate::transfer::Need;
+use crate::transfer::{Need, Pressed};
 use crate::types::{ByteRange, ObjectKey, Version};
 
 /// Longest that one call waits for room. An upload may take hours, and a program that is told of a full disk can do something
 /// about it; in five minutes even a slow line stores some files.
 const LONGEST: Duration = Duration::from_secs(300);
+
+/// Between two tries of parts that fail.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// One call's attempts to get room. Made before the first of them, so that no news is missed.
 #[derive(Debug)]
@@ -32,15 +37,23 @@ impl Filesystem {
     }
 
     /// Returns when it is worth to try again what has failed with `StageFull`. The caller holds no ticket, no lock and no passage:
-    /// what is waited for may need them.
+    /// what is waited for may need them. For who writes to a file, parts of files that are being written leave the stage, its own
+    /// first.
     ///
     /// # Errors
     /// `StageFull` when no room is to be expected, or none came in time.
-    pub(super) async fn make_room(&self, patience: &mut Patience) -> Result<()> {
+    pub(super) async fn make_room(
+        self: &Arc<Self>,
+        patience: &mut Patience,
+        writer: Option<&Arc<Inode>>,
+    ) -> Result<()> {
         if Instant::now() >= patience.until {
             return Err(Error::StageFull);
         }
-        if !self.let_go_of_stored() {
+        if !self.let_go_of_stored() && !self.let_go_of_a_part(writer).await {
+            if self.press_writers(writer) {
+                tokio::time::sleep(PAUSE).await;
+            }
             let news = tokio::time::timeout_at(patience.until, self.stage.room_made(patience.seen)).await;
             if news != Ok(true) {
                 return Err(Error::StageFull);
@@ -75,6 +88,48 @@ impl Filesystem {
         }
     }
 
+    /// One part that is up leaves the stage: of the writer's file, or of another that is being written. False when none can.
+    async fn let_go_of_a_part(self: &Arc<Self>, writer: Option<&Arc<Inode>>) -> bool {
+        for inode in writer.into_iter().flat_map(|writer| self.writers(writer)) {
+            let Ok(key) = self.table.key_of(inode.ino()) else { continue };
+            // As long as it is held no commit begins, and no rename ends.
+            let Some(ticket) = ticket_of_draft(&inode) else { continue };
+            let transfer = self.transfer.clone();
+            let work = move || transfer.let_go_of_part(ticket.staged(), &key);
+            match self.runtime.spawn_blocking(work).await {
+                Ok(Ok(bytes)) if bytes > 0 => return true,
+                Ok(Err(error)) => tracing::debug!(%error, "a part can't leave the stage"),
+                _ => {}
+            }
+        }
+        false
+    }
+
+    /// What can go up of the files that are being written is on its way now. True when that had failed a moment ago.
+    fn press_writers(self: &Arc<Self>, writer: Option<&Arc<Inode>>) -> bool {
+        let mut had_failed = false;
+        for inode in writer.into_iter().flat_map(|writer| self.writers(writer)) {
+            let Some(ticket) = ticket_of_draft(&inode) else { continue };
+            match self.transfer.press(ticket.staged()) {
+                Pressed::Nothing | Pressed::Sending => {}
+                Pressed::SendingAgain => had_failed = true,
+                Pressed::Begin(opening) => self.begin_upload_early(&inode, ticket.staged(), opening),
+            }
+        }
+        had_failed
+    }
+
+    /// The files that programs have open for writing, this one first.
+    fn writers(&self, first: &Arc<Inode>) -> Vec<Arc<Inode>> {
+        let mut inodes = vec![first.clone()];
+        for handle in self.files_open().iter().filter(|handle| handle.intent.writes()) {
+            if inodes.iter().all(|known| !Arc::ptr_eq(known, handle.pin.inode())) {
+                inodes.push(handle.pin.inode().clone());
+            }
+        }
+        inodes
+    }
+
     /// The local copies of files that S3 has go; who has them open reads them from there from now on. False when there was none.
     fn let_go_of_stored(&self) -> bool {
         let handles = self.files_open();
@@ -94,6 +149,14 @@ impl Filesystem {
             }
         }
         some
+    }
+}
+
+/// A ticket for a draft whose parts may go up before it is whole.
+fn ticket_of_draft(inode: &Arc<Inode>) -> Option<WriteTicket> {
+    match inode.write_turn() {
+        Ok(WriteTurn::Ready(ticket)) if whole_draft(inode, ticket.staged()) => Some(ticket),
+        _ => None,
     }
 }
 

@@ -20,13 +20,17 @@ impl Filesystem {
             return;
         }
         if let Some(opening) = self.transfer.written(staged, run) {
-            let (fs, inode, staged) = (self.clone(), inode.clone(), staged.clone());
-            self.runtime.spawn(async move {
-                if let Err(error) = fs.begin_upload(&inode, &staged, opening).await {
-                    tracing::debug!(%error, "an upload could not begin early; the file goes up when it is closed");
-                }
-            });
+            self.begin_upload_early(inode, staged, opening);
         }
+    }
+
+    pub(super) fn begin_upload_early(self: &Arc<Self>, inode: &Arc<Inode>, staged: &Arc<StagedFile>, opening: Opening) {
+        let (fs, inode, staged) = (self.clone(), inode.clone(), staged.clone());
+        self.runtime.spawn(async move {
+            if let Err(error) = fs.begin_upload(&inode, &staged, opening).await {
+                tracing::debug!(%error, "an upload could not begin early; the file goes up when it is closed");
+            }
+        });
     }
 
     async fn begin_upload(&self, inode: &Arc<Inode>, staged: &Arc<StagedFile>, opening: Opening) -> Result<()> {
@@ -49,7 +53,9 @@ impl Filesystem {
         match self.transfer.target(&draft.staged).await {
             Some(target) if target.key == *key => Ok(target.attributes),
             Some(_) => {
-                self.transfer.call_back(&draft.staged);
+                if !self.transfer.call_back(&draft.staged) {
+                    return Err(Error::NotMovableYet);
+                }
                 self.attributes_to_send(inode, key, &draft.origin).await
             }
             None => self.attributes_to_send(inode, key, &draft.origin).await,
@@ -96,7 +102,7 @@ impl Filesystem {
 }
 
 /// Only a file whose every byte is here: what it lacks would have to be copied from the object that it changes.
-fn whole_draft(inode: &Arc<Inode>, staged: &Arc<StagedFile>) -> bool {
+pub(super) fn whole_draft(inode: &Arc<Inode>, staged: &Arc<StagedFile>) -> bool {
     match inode.lock().file() {
         Ok(FileState::Dirty(draft)) => {
             Arc::ptr_eq(&draft.staged, staged) && matches!(draft.origin, Origin::Created { .. } | Origin::Replaced(_))

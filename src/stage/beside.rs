@@ -39,12 +39,15 @@ impl StagedFile {
         self.companion_slot().clone()
     }
 
-    /// Puts a companion beside the file, unless there is one. Nothing was sent for the new one yet.
+    /// Puts a companion beside the file, unless there is one. Nothing was sent for the new one yet,
+    /// but what is only in the upload that the record names.
     pub fn accompany(&self, make: impl FnOnce() -> Companion) -> bool {
         let mut slot = self.companion_slot();
         let free = slot.is_none();
         if free {
-            self.state().sent.clear();
+            let mut state = self.state();
+            state.sent = state.away.list().into_iter().map(|part| part.range).collect();
+            drop(state);
             *slot = Some(make());
         }
         free

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
 
+use super::away::Away;
 use super::beside::Companion;
 use super::journal::NotedUpload;
 use super::ranges::RangeMap;
@@ -56,6 +57,8 @@ pub(super) struct State {
     pub(super) run: ByteRange,
     /// The multipart upload of this file that may be in the store.
     pub(super) upload: Option<NotedUpload>,
+    /// Parts whose bytes are only in that upload. They are dirty and sent, and neither here nor missing.
+    pub(super) away: Away,
     /// Something changed, perhaps only the size, since it was clean.
     pub(super) changed: bool,
     /// Counts changes.
@@ -77,6 +80,7 @@ impl State {
             sent: RangeMap::new(),
             run: ByteRange::new(0, 0),
             upload: None,
+            away: Away::default(),
             changed: false,
             generation: 0,
             synced: None,
@@ -87,6 +91,10 @@ impl State {
 
     pub(super) fn extent(&self) -> ByteRange {
         ByteRange::new(0, self.size)
+    }
+
+    fn missing(&self, range: ByteRange) -> Vec<ByteRange> {
+        self.away.besides(self.present.missing(range))
     }
 
     pub(super) fn wrote(&mut self, range: ByteRange) {
@@ -126,16 +134,30 @@ impl StagedFile {
     }
 
     /// Up to `len` bytes from `offset`, fewer at the end of the file. The caller has made sure that they are here:
-    /// missing ones read as zeros.
+    /// missing ones read as zeros, but those that the disk has given up are never read so.
     ///
     /// # Errors
-    /// What pread(2) gives.
+    /// `NotReadableYet` or `PartsLost` for bytes that are away; what pread(2) gives.
     pub fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {
-        let size = self.size();
-        let len = size.saturating_sub(offset).min(len as u64) as usize;
-        if len == 0 {
-            return Ok(Bytes::new());
+        loop {
+            let (len, gone) = {
+                let state = self.state();
+                let range = ByteRange::at(offset, len as u64).intersect(state.extent());
+                state.refuse_unreadable(range)?;
+                (range.len() as usize, state.away.gone)
+            };
+            if len == 0 {
+                return Ok(Bytes::new());
+            }
+            let bytes = self.pread(offset, len)?;
+            // What went away meanwhile may have been read as zeros.
+            if self.state().away.gone == gone {
+                return Ok(bytes);
+            }
         }
+    }
+
+    fn pread(&self, offset: u64, len: usize) -> Result<Bytes> {
         let mut bytes: Vec<u8> = Vec::with_capacity(len);
         while bytes.len() < len {
             let at = offset + bytes.len() as u64;
@@ -155,14 +177,15 @@ impl StagedFile {
     /// and those right before it have written one after the other.
     ///
     /// # Errors
-    /// `StageFull` when the disk is full, or the stage as full as it may be; `FileTooLarge` past what Linux allows. The size is then as before, and
-    /// nothing that was missing counts as here.
+    /// `StageFull` when the disk is full, or the stage as full as it may be; `FileTooLarge` past what Linux allows; `NotChangeableYet`.
+    /// The size is then as before, and nothing that was missing counts as here.
     pub fn write_at(&self, offset: u64, data: &[u8]) -> Result<ByteRange> {
         if data.is_empty() {
             return Ok(ByteRange::new(offset, offset));
         }
         let range = checked_range(offset, data.len() as u64)?;
         let mut state = self.state();
+        state.refuse_away(range)?;
         let room = self.session.space.take(state.held.lacks(range))?;
         let (written, result) = self.write_all(offset, data);
         if let Err(err) = result {
@@ -211,7 +234,7 @@ impl StagedFile {
     fn fill<'a>(&'a self, offset: u64, data: &[u8], take: impl Fn(u64) -> Result<Reserved<'a>>) -> Result<()> {
         let mut state = self.state();
         let range = ByteRange::at(offset, data.len() as u64).intersect(state.extent());
-        for gap in state.present.missing(range) {
+        for gap in state.missing(range) {
             let room = take(state.held.lacks(gap))?;
             let (from, to) = ((gap.start - offset) as usize, (gap.end - offset) as usize);
             let (written, result) = self.write_all(gap.start, &data[from..to]);
@@ -226,15 +249,17 @@ impl StagedFile {
     /// Cuts or extends the file. New bytes are zeros; cut ones never come back.
     ///
     /// # Errors
-    /// `FileTooLarge` past what Linux allows, else what ftruncate(2) gives.
+    /// `FileTooLarge` past what Linux allows, `NotChangeableYet`, else what ftruncate(2) gives.
     pub fn set_size(&self, size: u64) -> Result<()> {
         checked_range(0, size)?;
         let mut state = self.state();
         if size == state.size {
             return Ok(());
         }
+        state.refuse_cut(size)?;
         self.set_len(size)?;
         self.resized(&mut state, size);
+        self.cut_away(&mut state);
         Ok(())
     }
 
@@ -252,10 +277,10 @@ impl StagedFile {
         Ok(())
     }
 
-    /// The parts of `range` (cut at the end of the file) that are not here.
+    /// The parts of `range` (cut at the end of the file) that have to come from the base version.
     pub fn missing(&self, range: ByteRange) -> Vec<ByteRange> {
         let state = self.state();
-        state.present.missing(range.intersect(state.extent()))
+        state.missing(range.intersect(state.extent()))
     }
 
     /// The unbroken run of bytes that are here and end right before `offset`, in bytes.
@@ -264,7 +289,7 @@ impl StagedFile {
         run.map_or(0, |run| offset - run.start)
     }
 
-    /// True when no byte is missing.
+    /// True when every byte is here.
     pub fn is_complete(&self) -> bool {
         let state = self.state();
         state.present.contains(state.extent())

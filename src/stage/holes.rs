@@ -13,10 +13,11 @@ impl StagedFile {
     /// A file system that can't reserve is no error.
     ///
     /// # Errors
-    /// `StageFull`, `FileTooLarge`, `InvalidArgument` for an empty range.
+    /// `StageFull`, `FileTooLarge`, `NotChangeableYet`, `InvalidArgument` for an empty range.
     pub fn allocate(&self, range: ByteRange, keep_size: bool) -> Result<()> {
         let range = nonempty(range)?;
         let mut state = self.state();
+        state.refuse_away(range)?;
         let room = self.session.space.take(state.held.lacks(range))?;
         self.reserve(&state, range)?;
         room.keep(state.held.add(range));
@@ -30,10 +31,11 @@ impl StagedFile {
     /// Makes a hole: the bytes of `range` within the file read as zeros, the size stays.
     ///
     /// # Errors
-    /// `InvalidArgument` for an empty range, else what the local file system gives.
+    /// `InvalidArgument` for an empty range, `NotChangeableYet`, else what the local file system gives.
     pub fn punch(&self, range: ByteRange) -> Result<()> {
         let mut state = self.state();
         let range = nonempty(range)?.intersect(state.extent());
+        state.refuse_away(range)?;
         if self.erase(&mut state, range)? {
             state.held.release(range);
         }
@@ -47,6 +49,7 @@ impl StagedFile {
     pub fn zero(&self, range: ByteRange, keep_size: bool) -> Result<()> {
         let range = nonempty(range)?;
         let mut state = self.state();
+        state.refuse_away(range)?;
         let room = self.session.space.take(state.held.lacks(range))?;
         self.reserve(&state, range)?;
         // Noted now, so that nobody else takes the room that is a hole for a moment.

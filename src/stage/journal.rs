@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::away::{Away, AwayPart};
 use super::file::{StagedFile, State};
 use super::record::{self, Record};
 use super::session::Session;
@@ -24,12 +25,14 @@ pub struct NotedUpload {
 
 impl StagedFile {
     /// Over the data that a dead session left, of which `present` is here. It may differ from the base version everywhere.
-    /// Data and record stay when it is dropped, until it is clean. `upload` is the one that the record names.
+    /// Data and record stay when it is dropped, until it is clean. `upload` is the one that the record names, and `away` what is
+    /// only there.
     pub(super) fn adopt(
         session: Arc<Session>,
         data_path: &Path,
         present: &[ByteRange],
         upload: Option<NotedUpload>,
+        away: &[AwayPart],
     ) -> Result<Self> {
         let failed = |err| Error::local("opening a staged file", err);
         let file = OpenOptions::new().read(true).write(true).open(data_path).map_err(failed)?;
@@ -44,6 +47,12 @@ impl StagedFile {
             // They are there: no limit keeps them from being stored.
             session.space.take_regardless(new).keep(new);
         }
+        state.away = Away::of(away);
+        for part in away {
+            state.dirty.insert(part.range);
+            state.sent.insert(part.range);
+        }
+        state.note_need();
         Ok(StagedFile {
             file: Arc::new(file),
             session,
@@ -80,7 +89,8 @@ impl StagedFile {
 
     /// Writes the journal record of this file, in one step: a reader finds the old one or the new one. When it gets to
     /// the disk is left to the system, or to [`StagedFile::fsync`]. It must be written before the first byte is: data
-    /// without a record counts as clean. It names the upload of [`StagedFile::note_upload`].
+    /// without a record counts as clean. It names the upload of
+    /// [`StagedFile::note_upload`] and what is only there.
     ///
     /// # Errors
     /// `StageFull` and what the local file system gives.
@@ -88,7 +98,7 @@ impl StagedFile {
         let state = self.state();
         let present: Vec<ByteRange> = state.present.iter().collect();
         let (upload_id, upload_mark) = in_record(state.upload.as_ref());
-        let record = Record { upload_id, upload_mark, ..record.clone() };
+        let record = Record { upload_id, upload_mark, away: state.away.list(), ..record.clone() };
         record::save(&self.record_path, &record, &present, state.synced == Some(state.generation))
     }
 
@@ -102,6 +112,11 @@ impl StagedFile {
             return Ok(());
         }
         state.upload = upload;
+        state.note_need();
+        if state.upload.is_some() {
+            // Parts may have to leave a disk that is full, and the record must say so before.
+            self.session.keep_spare();
+        }
         let noted = in_record(state.upload.as_ref());
         record::change(&self.record_path, |record| (record.upload_id, record.upload_mark) = noted)
     }
@@ -142,6 +157,8 @@ impl StagedFile {
         state.dirty.clear();
         state.changed = false;
         state.upload = None;
+        state.away.settle();
+        state.note_need();
         self.forget_record();
         drop(state);
     }
@@ -160,6 +177,6 @@ impl StagedFile {
     }
 }
 
-fn in_record(upload: Option<&NotedUpload>) -> (Option<UploadId>, Option<u64>) {
+pub(super) fn in_record(upload: Option<&NotedUpload>) -> (Option<UploadId>, Option<u64>) {
     (upload.map(|upload| upload.id.clone()), upload.and_then(|upload| upload.mark))
 }

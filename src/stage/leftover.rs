@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::away::AwayPart;
 use super::file::StagedFile;
 use super::journal::NotedUpload;
 use super::moves::{self, LeftMoves, Moves};
@@ -66,6 +67,9 @@ pub enum Doubt {
         /// Bytes that should be.
         recorded: u64,
     },
+    /// Parts of it were only in an upload that is gone.
+    #[error("parts of it were only in an unfinished upload that is gone from the bucket")]
+    Lost,
     /// Bytes are missing, and nothing says where they are to come from.
     #[error("bytes are missing in it")]
     Holes,
@@ -118,6 +122,7 @@ impl Leftover {
             () if !self.sealed => Err(Doubt::Open),
             () if !self.durable => Err(Doubt::Restarted),
             () if record.size != self.size => Err(Doubt::Size { found: self.size, recorded: record.size }),
+            () if record.upload_id.is_none() && !self.away().is_empty() => Err(Doubt::Lost),
             () if !self.missing().is_empty() && self.base().is_none() => Err(Doubt::Holes),
             () => Ok(record),
         }
@@ -132,16 +137,25 @@ impl Leftover {
 
     /// The bytes that are to come from the base version.
     pub fn missing(&self) -> Vec<ByteRange> {
-        let mut map = super::RangeMap::new();
-        self.here().into_iter().for_each(|range| map.insert(range));
+        let mut map = self.here();
+        self.away().iter().for_each(|part| map.insert(part.range));
         map.missing(ByteRange::new(0, self.size))
+    }
+
+    /// The parts whose bytes are only in the upload that the record names, or in none. What was cut off is not among them.
+    pub fn away(&self) -> Vec<AwayPart> {
+        let parts = self.record.as_ref().map(|record| record.away.clone()).unwrap_or_default();
+        parts.into_iter().filter(|part| part.range.end <= self.size).collect()
     }
 
     /// What is here. Of a file that was still open the record knows only what was here when that began: there, all of a new
     /// file is, and of a changed one nobody knows.
-    fn here(&self) -> Vec<ByteRange> {
+    fn here(&self) -> super::RangeMap {
         let whole_anyway = !self.sealed && self.base().is_none();
-        if whole_anyway { vec![ByteRange::new(0, self.size)] } else { self.present.clone() }
+        let ranges = if whole_anyway { vec![ByteRange::new(0, self.size)] } else { self.present.clone() };
+        let mut map: super::RangeMap = ranges.into_iter().collect();
+        self.away().iter().for_each(|part| map.remove(part.range));
+        map
     }
 
     /// The file, to be read, completed and committed. It stays on the disk until it is clean.
@@ -154,7 +168,8 @@ impl Leftover {
             .as_ref()
             .ok()
             .and_then(|record| record.upload_id.clone().map(|id| NotedUpload { id, mark: record.upload_mark }));
-        StagedFile::adopt(self.session.clone(), &self.file, &self.here(), upload)
+        let here: Vec<ByteRange> = self.here().iter().collect();
+        StagedFile::adopt(self.session.clone(), &self.file, &here, upload, &self.away())
     }
 
     /// Notes that the multipart upload that the record names is gone.

@@ -6,6 +6,7 @@
 //! that is torn or not ours is reported as such ([`RecordFault`]), and what a dead process left is kept
 //! ([`Leftover`]) until somebody decides about it. Knows nothing of requests, inodes or the kernel.
 
+mod away;
 mod beside;
 mod file;
 mod holes;
@@ -17,6 +18,7 @@ mod record;
 mod session;
 mod space;
 
+pub use away::AwayPart;
 pub use beside::Companion;
 pub use file::StagedFile;
 pub use journal::NotedUpload;

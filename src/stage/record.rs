@@ -14,11 +14,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::away::{AwayLine, AwayPart};
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, UploadId, Version};
 
 /// Number of the format below; another one is not read.
 const FORMAT: u32 = 1;
+/// Number of the format of a file of which some bytes are only in an upload: who does not know that must not read it.
+const FORMAT_AWAY: u32 = 2;
 
 /// What is known of a staged file beside its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +42,8 @@ pub struct Record {
     pub upload_id: Option<UploadId>,
     /// What that upload makes, if its parts are bytes of the file ([`RecordAttributes::mark`]).
     pub upload_mark: Option<u64>,
+    /// The parts whose bytes are only in that upload. Lost where it names none.
+    pub away: Vec<AwayPart>,
 }
 
 /// Whether a staged file is whole.
@@ -124,6 +129,8 @@ struct Line {
     upload_id: Option<String>,
     #[serde(default)]
     upload_mark: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    away: Vec<AwayLine>,
     /// Start and end of what is here.
     present: Vec<(u64, u64)>,
     /// The run of the kernel in which it was written: what was not synced outlives processes, but not that.
@@ -189,7 +196,7 @@ impl BaseLine {
 impl Line {
     fn new(record: &Record, present: &[ByteRange]) -> Self {
         Line {
-            pailfs_record: FORMAT,
+            pailfs_record: if record.away.is_empty() { FORMAT } else { FORMAT_AWAY },
             key: record.key.as_str().to_owned(),
             base: record.base.as_ref().map(BaseLine::new),
             expect: match &record.expect {
@@ -202,6 +209,7 @@ impl Line {
             attributes: record.attributes.clone(),
             upload_id: record.upload_id.as_ref().map(|id| id.as_str().to_owned()),
             upload_mark: record.upload_mark,
+            away: record.away.iter().map(AwayLine::new).collect(),
             present: present.iter().map(|range| (range.start, range.end)).collect(),
             boot: BOOT.clone(),
             synced: false,
@@ -238,6 +246,7 @@ impl Line {
             attributes: self.attributes,
             upload_id: self.upload_id.map(UploadId::new),
             upload_mark: self.upload_mark,
+            away: self.away.iter().map(AwayLine::part).collect::<Option<_>>()?,
         })
     }
 }
@@ -253,7 +262,7 @@ pub(super) fn encode(line: &impl Serialize) -> Result<Vec<u8>> {
 
 fn decode(text: &[u8]) -> Result<Line, RecordFault> {
     let line: Line = unsealed(text)?;
-    if line.pailfs_record == FORMAT { Ok(line) } else { Err(RecordFault::Foreign) }
+    if [FORMAT, FORMAT_AWAY].contains(&line.pailfs_record) { Ok(line) } else { Err(RecordFault::Foreign) }
 }
 
 /// What [`encode`] has made, if it is whole.
@@ -349,6 +358,13 @@ mod tests {
             },
             upload_id: Some(UploadId::new("u")),
             upload_mark: Some(u64::MAX),
+            away: vec![AwayPart {
+                index: 1,
+                range: ByteRange::new(3, 5),
+                crc: u64::MAX,
+                etag: ETag::parse("\"part\""),
+                checksum: Some("sum".into()),
+            }],
         }
     }
 
@@ -373,7 +389,13 @@ mod tests {
     #[test]
     fn a_record_of_a_version_that_knew_no_tags_is_read() {
         let mut json = serde_json::to_value(Line::new(&a_record(), &[])).expect("encodes");
-        assert!(json.as_object_mut().expect("a record").remove("upload_mark").is_some());
+        assert!(
+            ["upload_mark", "away"].into_iter().all(|name| json
+                .as_object_mut()
+                .expect("a record")
+                .remove(name)
+                .is_some())
+        );
         let attributes = json["attributes"].as_object_mut().expect("attributes");
         assert!(attributes.remove("encryption").is_some() && attributes.remove("tags").is_some());
         let mut text = format!("{json}\n").into_bytes();
@@ -403,7 +425,7 @@ mod tests {
 
     #[test]
     fn a_record_of_another_format_is_foreign() {
-        let json = b"{\"pailfs_record\":2}\n".to_vec();
+        let json = b"{\"pailfs_record\":3}\n".to_vec();
         let text = [json.clone(), format!("{:016x}\n", crc_fast::crc64_nvme(&json)).into_bytes()].concat();
         assert_eq!(decode(&text).err(), Some(RecordFault::Foreign));
     }

@@ -1,6 +1,6 @@
 //! The stage directory: who owns it, and the sessions in it. What dead ones left is told in [`super::leftover`].
 //!
-//! Layout: `ROOT/SOURCE/SESSION/{lock, N.data, N.json, N.moves}`, where SOURCE is a hash of the source's identity (written
+//! Layout: `ROOT/SOURCE/SESSION/{lock, N.data, N.json, N.moves, room.spare}`, where SOURCE is a hash of the source's identity (written
 //! out in `ROOT/SOURCE/source`) and `lock` is locked with flock(2) for the life of the session. A session whose lock
 //! is free is dead. Whoever makes, scans or removes sessions holds a lock on SOURCE meanwhile, so that nobody takes
 //! one that is just being made for a dead one.
@@ -19,6 +19,11 @@ use super::moves::{EXTENSION, LeftMoves, Moves, MovesFile};
 use super::space::{Space, UnderWay};
 use crate::config::StageSettings;
 use crate::error::{Error, Result};
+
+/// A file of a session that only takes room.
+const SPARE: &str = "room.spare";
+/// Its bytes: a journal record that names as many parts as a file of some hundred GB has.
+const SPARE_BYTES: usize = 1 << 20;
 
 /// The stage of one mount.
 #[derive(Debug)]
@@ -145,6 +150,8 @@ pub(super) struct Session {
     /// Locked as long as it is open.
     lock: File,
     next: AtomicU64,
+    /// True while there is a spare file. Locked while that changes.
+    spare: Mutex<bool>,
     /// What its files take of the disk, with those of the other sessions that the mount took over.
     pub(super) space: Arc<Space>,
 }
@@ -162,14 +169,14 @@ impl Session {
             }
             let lock = new_file(&dir.join("lock")).map_err(failed)?;
             lock.try_lock().map_err(|err| failed(err.into()))?;
-            return Ok(Session { dir, lock, next: AtomicU64::new(0), space });
+            return Ok(Session { dir, lock, next: AtomicU64::new(0), spare: Mutex::default(), space });
         }
         Err(failed(ErrorKind::AlreadyExists.into()))
     }
 
     /// A session that died, whose `lock` the caller has taken. Must not be dropped under the lock of its source.
     pub(super) fn of_dead(dir: PathBuf, lock: File, space: Arc<Space>) -> Self {
-        Session { dir, lock, next: AtomicU64::new(0), space }
+        Session { dir, lock, next: AtomicU64::new(0), spare: Mutex::default(), space }
     }
 
     /// Its directory.
@@ -183,6 +190,38 @@ impl Session {
         let data = self.dir.join(format!("{number}.data"));
         let file = new_file(&data).map_err(|err| Error::local("making a staged file", err))?;
         Ok((file, data, self.dir.join(format!("{number}.json"))))
+    }
+
+    /// Keeps some room of the disk for [`Session::with_spare`]. Where there is none left, that has to do without.
+    pub(super) fn keep_spare(&self) {
+        let mut has_one = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*has_one {
+            let path = self.dir.join(SPARE);
+            let made = new_file(&path).and_then(|mut file| file.write_all(&vec![0; SPARE_BYTES]));
+            *has_one = made.is_ok();
+            if let Err(err) = made {
+                tracing::debug!(%err, "the stage has no room to spare");
+                _ = std::fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Does a small thing again that had no room, with the room that was kept for that: one that makes much more.
+    ///
+    /// # Errors
+    /// `StageFull` when that is gone too; what it gives.
+    pub(super) fn with_spare<T>(&self, work: impl Fn() -> Result<T>) -> Result<T> {
+        match work() {
+            Err(Error::StageFull) => {
+                let mut has_one = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
+                if std::mem::take(&mut *has_one) {
+                    self.remove(&self.dir.join(SPARE));
+                }
+                drop(has_one);
+                work()
+            }
+            done => done,
+        }
     }
 
     /// Where another record goes.
@@ -293,7 +332,10 @@ fn remove_session_if_empty(session: &Path) -> std::io::Result<bool> {
 pub(super) fn remove_session(session: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(session)? {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "data" || extension == "json" || extension == "new") {
+        if path
+            .extension()
+            .is_some_and(|extension| ["data", "json", "new", "spare"].iter().any(|one| extension == *one))
+        {
             std::fs::remove_file(&path)?;
         }
     }

@@ -5,6 +5,7 @@
 //! be asked for from any thread; dropping the future or the last cursor stops it, and leaves no upload behind. Knows
 //! nothing of names, handles or the state of files.
 
+mod away;
 mod compose;
 mod copy;
 mod cursor;
@@ -42,6 +43,7 @@ use crate::stage::StagedFile;
 use crate::store::{Attributes, CopyAttributes, GetReply, ObjectInfo, ObjectStore};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, Version};
 
+pub use away::Pressed;
 pub use compose::{Composition, Segment};
 pub use cursor::Cursor;
 pub use fetch::{WHOLE_MAX, whole_or};
@@ -272,15 +274,38 @@ impl Transfer {
         }
     }
 
-    /// Nothing of a file goes up before its commit any more, and what did is dropped.
-    pub fn call_back(&self, file: &Arc<StagedFile>) {
-        if let Some(stream) = stream::Stream::of(file) {
-            file.take_companion();
-            stream.cancel();
-            if let Err(error) = file.note_upload(None) {
-                tracing::debug!(%error, "the journal names an upload that was called back");
-            }
+    /// Nothing of a file goes up before its commit any more, and what did is dropped. False when bytes of it are only there:
+    /// then nothing is changed.
+    pub fn call_back(&self, file: &Arc<StagedFile>) -> bool {
+        away::call_back(file, false)
+    }
+
+    /// As [`Transfer::call_back`], also of a file of which bytes are only there: nobody wants them any more.
+    pub fn give_up(&self, file: &Arc<StagedFile>) {
+        away::call_back(file, true);
+    }
+
+    /// The file stays in the stage for another run: nothing of it goes up any more, and an upload that has bytes that are nowhere else
+    /// stays in the store.
+    pub fn leave(&self, file: &Arc<StagedFile>) {
+        if !self.call_back(file) {
+            away::leave(file);
         }
+    }
+
+    /// Room is wanted: frees the place of one part of a file that is up for `key`, and gives its bytes. Blocks on the local disk. No
+    /// commit of the file may begin meanwhile.
+    ///
+    /// # Errors
+    /// `StageFull` and what the local file system gives.
+    pub fn let_go_of_part(&self, file: &Arc<StagedFile>, key: &ObjectKey) -> Result<u64> {
+        away::let_go_of_part(file, key)
+    }
+
+    /// Room is wanted: what a sequential writer has passed goes up now, also where that had failed in a way that may pass. No commit
+    /// of the file may begin meanwhile.
+    pub fn press(&self, file: &Arc<StagedFile>) -> Pressed {
+        away::press(&self.shared, file)
     }
 
     /// Waits until no multipart upload of ours is left in the store, as far as the store lets them go, for at most `limit`.

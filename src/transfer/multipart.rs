@@ -1,4 +1,4 @@
-//! One multipart upload, which never outlives its owner.
+//! One multipart upload, which never outlives its owner, unless it has bytes that are nowhere else.
 //!
 //! Dropped before it is complete, for a failure or because nobody waits any more, it aborts itself in the store. A part that
 //! the store had not answered by then may arrive later, and is there again with the upload: S3 advises to abort such an upload
@@ -6,7 +6,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::{Patience, Shared};
@@ -88,6 +88,8 @@ pub(super) struct Multipart {
     pending: bool,
     /// It was aborted, and a part may still arrive.
     aborted: bool,
+    /// While this is true it has bytes that are nowhere else, and is never aborted.
+    needed: Arc<AtomicBool>,
     counted: Option<Counted>,
 }
 
@@ -122,7 +124,7 @@ impl Multipart {
             let store = shared.store.clone();
             let id = store.create_upload(&key, &attributes, parts).await?;
             let parts = Parts { store, key, id, unanswered: Arc::default() };
-            Ok(Multipart { shared, parts, pending: true, aborted: false, counted })
+            Ok(Multipart { shared, parts, pending: true, aborted: false, needed: Arc::default(), counted })
         });
         begun.await.unwrap_or(Err(Error::Internal("the begin of an upload ended in a panic")))
     }
@@ -131,7 +133,16 @@ impl Multipart {
     pub(super) fn adopt(shared: &Arc<Shared>, key: &ObjectKey, id: UploadId) -> Self {
         let parts = Parts { store: shared.store.clone(), key: key.clone(), id, unanswered: Arc::default() };
         let counted = Some(Counted::new(shared));
-        Multipart { shared: shared.clone(), parts, pending: true, aborted: false, counted }
+        Multipart { shared: shared.clone(), parts, pending: true, aborted: false, needed: Arc::default(), counted }
+    }
+
+    /// It stays in the store as long as `needed` is true, whatever becomes of this.
+    pub(super) fn keep_while(&mut self, needed: Arc<AtomicBool>) {
+        self.needed = needed;
+    }
+
+    fn is_needed(&self) -> bool {
+        self.needed.load(Ordering::SeqCst)
     }
 
     pub(super) fn id(&self) -> &UploadId {
@@ -161,6 +172,9 @@ impl Multipart {
     /// Removes what was uploaded, and waits for it. False when that failed or a part may still arrive: it is tried again a few
     /// times.
     pub(super) async fn abort(mut self) -> bool {
+        if self.is_needed() {
+            return false;
+        }
         match self.parts.abort().await {
             Ok(()) => {
                 self.pending = self.parts.may_come_late();
@@ -174,7 +188,7 @@ impl Multipart {
 
 impl Drop for Multipart {
     fn drop(&mut self) {
-        if !self.pending {
+        if !self.pending || self.is_needed() {
             return;
         }
         let (parts, counted, patience) = (self.parts.clone(), self.counted.take(), self.shared.patience);

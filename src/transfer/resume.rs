@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Shared;
 use super::multipart::Parts;
 use super::plan::{Grid, Plan, plan_upload};
 use super::upload::{SentPart, StagedBytes, send_part};
+use super::{Shared, away};
 use crate::error::Result;
+use crate::stage::StagedFile;
 use crate::store::{ListedPart, UploadedPart};
 use crate::types::{ByteRange, ObjectKey, UploadId};
 
@@ -24,13 +25,24 @@ pub(super) async fn look(
     shared: &Arc<Shared>,
     key: &ObjectKey,
     id: &UploadId,
-    size: u64,
+    file: &StagedFile,
 ) -> Result<Option<(Grid, Known)>> {
-    let part_size = shared.settings.part_size;
+    let (part_size, size) = (shared.settings.part_size, file.size());
+    if file.has_away() {
+        // These can't be cut in another way, and need no look: the store compares them when the upload is completed.
+        let grid = away::grid(file)?;
+        return Ok(Some((grid, fitting(grid, size, &all_parts(shared, key, id).await?))));
+    }
     let planned = match plan_upload(size, part_size)? {
         Plan::Single => return Ok(None),
         Plan::Parts { part_size, .. } => Grid::even(part_size),
     };
+    let all = all_parts(shared, key, id).await?;
+    // A file that goes up while it is written is cut by the one, any other by the other: they differ from the thousandth part on.
+    Ok(best_of([Grid::new(part_size), planned], size, &all))
+}
+
+async fn all_parts(shared: &Arc<Shared>, key: &ObjectKey, id: &UploadId) -> Result<Vec<ListedPart>> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
         let page = shared.store.list_parts(key, id, after, 0).await?;
@@ -41,8 +53,7 @@ pub(super) async fn look(
         }
         after = page.next;
     }
-    // A file that goes up while it is written is cut by the one, any other by the other: they differ from the thousandth part on.
-    Ok(best_of([Grid::new(part_size), planned], size, &all))
+    Ok(all)
 }
 
 fn best_of(grids: [Grid; 2], size: u64, parts: &[ListedPart]) -> Option<(Grid, Known)> {

@@ -14,9 +14,9 @@ use super::multipart::Multipart;
 use super::plan::Grid;
 use super::resume::{self, Known};
 use super::upload::{SentPart, StagedBytes};
-use super::{Shared, journal};
+use super::{Shared, away, journal};
 use crate::error::{Error, Result};
-use crate::stage::StagedFile;
+use crate::stage::{StagedFile, UnderWay};
 use crate::store::{Attributes, PartSource};
 use crate::types::{ByteRange, ObjectKey, UploadId};
 
@@ -40,25 +40,25 @@ pub(super) struct Stream {
     moved: watch::Sender<u64>,
 }
 
-struct State {
-    phase: Phase,
-    grid: Grid,
+pub(super) struct State {
+    pub(super) phase: Phase,
+    pub(super) grid: Grid,
     /// What may be up since an earlier run, and was not looked at yet.
     known: Known,
     /// An earlier run had begun it.
     resumed: bool,
     /// The first part that no sequential writer has passed.
     next: u64,
-    ready: VecDeque<(u64, ByteRange)>,
-    running: BTreeSet<u64>,
-    sent: BTreeMap<u64, SentPart>,
+    pub(super) ready: VecDeque<(u64, ByteRange)>,
+    pub(super) running: BTreeSet<u64>,
+    pub(super) sent: BTreeMap<u64, SentPart>,
     times: BTreeMap<u64, u8>,
-    error: Option<Error>,
+    pub(super) error: Option<Error>,
     tasks: JoinSet<()>,
 }
 
 #[derive(Default)]
-enum Phase {
+pub(super) enum Phase {
     /// The upload is being begun.
     #[default]
     Opening,
@@ -68,6 +68,10 @@ enum Phase {
 }
 
 impl Stream {
+    pub(super) fn new(shared: &Arc<Shared>, state: State) -> Arc<Stream> {
+        Arc::new(Stream { shared: shared.clone(), state: Mutex::new(state), moved: watch::Sender::new(0) })
+    }
+
     /// The stream of a file, if it has one.
     pub(super) fn of(file: &StagedFile) -> Option<Arc<Stream>> {
         file.companion()?.downcast().ok()
@@ -75,10 +79,9 @@ impl Stream {
 
     /// Puts a stream beside a file that has none; `None` if it has one.
     pub(super) fn open(shared: &Arc<Shared>, grid: Grid, file: &Arc<StagedFile>) -> Option<Opening> {
-        let state = Mutex::new(State::new(grid));
-        let stream = Arc::new(Stream { shared: shared.clone(), state, moved: watch::Sender::new(0) });
+        let stream = Self::new(shared, State::new(grid));
         let beside = stream.clone();
-        let opening = Opening { stream, file: file.clone() };
+        let opening = Opening { stream, file: file.clone(), _under_way: file.under_way() };
         file.accompany(|| beside).then_some(opening)
     }
 
@@ -105,7 +108,7 @@ impl Stream {
     }
 
     /// A part that is under way stays as it is: two of one number must not race.
-    fn queue(&self, state: &mut State, file: &StagedFile, (index, part): (u64, ByteRange)) -> bool {
+    pub(super) fn queue(&self, state: &mut State, file: &StagedFile, (index, part): (u64, ByteRange)) -> bool {
         let busy = state.running.contains(&index) || state.ready.iter().any(|(queued, _)| *queued == index);
         if !busy && file.send(part) {
             state.sent.remove(&index);
@@ -114,7 +117,7 @@ impl Stream {
         !busy
     }
 
-    fn pump(self: &Arc<Self>, state: &mut State, file: &Arc<StagedFile>) {
+    pub(super) fn pump(self: &Arc<Self>, state: &mut State, file: &Arc<StagedFile>) {
         while state.tasks.try_join_next().is_some() {}
         let parts = match &state.phase {
             Phase::Open(multipart, _) => multipart.parts().clone(),
@@ -123,7 +126,13 @@ impl Stream {
         while state.running.len() < self.shared.settings.concurrency.max(1) {
             let Some((index, part)) = state.ready.pop_front() else { break };
             state.running.insert(index);
-            let running = Running { stream: self.clone(), file: file.clone(), part: (index, part), outcome: None };
+            let running = Running {
+                stream: self.clone(),
+                file: file.clone(),
+                part: (index, part),
+                outcome: None,
+                _under_way: file.under_way(),
+            };
             let (bytes, parts) = (StagedBytes::new(&self.shared, file), parts.clone());
             let known = state.known.remove(&index);
             let send = async move { running.end(resume::bring_part(bytes, parts, (index, part), known).await) };
@@ -164,9 +173,9 @@ impl Stream {
     /// `None` when there is no upload, or none that can hold the file.
     ///
     /// # Errors
-    /// What the store says. The upload is then aborted.
-    pub(super) async fn finish(self: &Arc<Self>, file: &Arc<StagedFile>) -> Result<Option<(Multipart, Vec<SentPart>)>> {
-        let _ending = Ending(self);
+    /// What the store says. The upload is then aborted, or goes on where parts of the file are only there.
+    pub(super) async fn finish(self: &Arc<Self>, file: &Arc<StagedFile>) -> Result<Option<Finished>> {
+        let _ending = Ending(self, file);
         if self.target().await.is_none() {
             return Ok(None);
         }
@@ -198,7 +207,7 @@ impl Stream {
             if (0..).zip(&parts).all(|(index, part)| is_up(&state, file, index, *part)) {
                 let sent = (0..parts.len() as u64).filter_map(|index| state.sent.remove(&index)).collect();
                 return Ok(match std::mem::replace(&mut state.phase, Phase::Ended) {
-                    Phase::Open(multipart, _) => Some((multipart, sent)),
+                    Phase::Open(multipart, target) => Some(Finished { multipart, sent, target }),
                     Phase::Opening | Phase::Ended => None,
                 });
             }
@@ -213,8 +222,16 @@ impl Stream {
 
     /// Stops, and aborts what was begun.
     pub(super) fn cancel(&self) {
+        self.cancel_if(|| true);
+    }
+
+    /// As [`Stream::cancel`], if that holds at a moment when nothing of it changes.
+    pub(super) fn cancel_if(&self, may: impl FnOnce() -> bool) -> bool {
         let (phase, mut tasks) = {
             let mut state = self.state();
+            if !may() {
+                return false;
+            }
             state.ready.clear();
             (std::mem::replace(&mut state.phase, Phase::Ended), std::mem::take(&mut state.tasks))
         };
@@ -222,6 +239,7 @@ impl Stream {
         tasks.abort_all();
         drop((tasks, phase));
         self.notify();
+        true
     }
 
     async fn until(&self, holds: impl Fn(&State) -> bool) {
@@ -234,14 +252,26 @@ impl Stream {
         self.moved.send_modify(|count| *count = count.wrapping_add(1));
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         // Nothing panics while it is held.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
+/// An upload that has all parts of a file.
+pub(super) struct Finished {
+    pub(super) multipart: Multipart,
+    /// In order.
+    pub(super) sent: Vec<SentPart>,
+    pub(super) target: Box<Target>,
+}
+
 impl State {
-    fn new(grid: Grid) -> Self {
+    pub(super) fn new(grid: Grid) -> Self {
         State {
             phase: Phase::default(),
             grid,
@@ -258,18 +288,20 @@ impl State {
     }
 }
 
-fn is_up(state: &State, file: &StagedFile, index: u64, part: ByteRange) -> bool {
+pub(super) fn is_up(state: &State, file: &StagedFile, index: u64, part: ByteRange) -> bool {
     !state.running.contains(&index)
         && state.sent.get(&index).is_some_and(|sent| sent.range == part)
         && file.is_sent(part)
 }
 
-/// Stops the stream when the commit that finishes it ends, however it ends.
-struct Ending<'a>(&'a Arc<Stream>);
+/// Stops the stream when the commit that finishes it ends, however it ends. What is only in its upload is needed for the next.
+struct Ending<'a>(&'a Arc<Stream>, &'a StagedFile);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
-        self.0.cancel();
+        if !self.1.has_away() {
+            self.0.cancel();
+        }
     }
 }
 
@@ -279,6 +311,8 @@ struct Running {
     file: Arc<StagedFile>,
     part: (u64, ByteRange),
     outcome: Option<Result<SentPart>>,
+    /// Last, so that who waits for room finds the part up.
+    _under_way: UnderWay,
 }
 
 impl Running {
@@ -298,6 +332,8 @@ impl Drop for Running {
 pub struct Opening {
     stream: Arc<Stream>,
     file: Arc<StagedFile>,
+    /// Last: parts are on their way by then.
+    _under_way: UnderWay,
 }
 
 impl Opening {
@@ -310,7 +346,8 @@ impl Opening {
         if !matches!(self.stream.state().phase, Phase::Opening) {
             return Ok(());
         }
-        let multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
+        let mut multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
+        multipart.keep_while(self.file.needs_upload());
         let noted = journal::noted(multipart.id(), &target.key, &target.attributes);
         if let Err(error) = self.file.note_upload(Some(noted)) {
             tracing::debug!(%error, "the journal does not name an upload that was begun");
@@ -336,16 +373,21 @@ impl Opening {
     /// What the store says; it is then as above.
     pub async fn resume(self, target: Target, id: &UploadId) -> Result<usize> {
         let shared = &self.stream.shared;
-        let found = resume::look(shared, &target.key, id, self.file.size()).await;
+        let found = resume::look(shared, &target.key, id, &self.file).await;
         if let Ok(Some((grid, known))) = &found {
+            let (sent, mut known) = (away::sent_parts(&self.file)?, known.clone());
+            known.retain(|index, _| !sent.contains_key(index));
             let mut state = self.stream.state();
             if matches!(state.phase, Phase::Opening) {
-                let multipart = Multipart::adopt(shared, &target.key, id.clone());
+                let mut multipart = Multipart::adopt(shared, &target.key, id.clone());
+                multipart.keep_while(self.file.needs_upload());
                 // What a writer has passed meanwhile was cut by another grid, perhaps.
                 state.ready.clear();
-                (state.next, state.grid, state.known, state.resumed) = (0, *grid, known.clone(), true);
+                let count = known.len() + sent.len();
+                (state.next, state.grid, state.resumed) = (0, *grid, true);
+                (state.known, state.sent) = (known, sent);
                 state.phase = Phase::Open(multipart, Box::new(target));
-                return Ok(known.len());
+                return Ok(count);
             }
         }
         self.file.take_companion();

@@ -9,8 +9,8 @@ use futures_util::StreamExt;
 
 use super::multipart::{Multipart, Parts};
 use super::plan::{Plan, plan_upload};
-use super::stream::Stream;
-use super::{Shared, journal, tasks};
+use super::stream::{Finished, Stream};
+use super::{Shared, away, journal, tasks};
 use crate::cache::Reservation;
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
@@ -33,7 +33,10 @@ pub(super) async fn upload(
     attributes: &Attributes,
     expect: &Expect,
 ) -> Result<Version> {
-    if !file.is_complete() {
+    if file.has_lost() {
+        return Err(Error::PartsLost);
+    }
+    if !file.missing(ByteRange::new(0, file.size())).is_empty() {
         return Err(Error::Internal("a staged file with missing bytes can't be uploaded"));
     }
     let upload = Upload {
@@ -44,6 +47,9 @@ pub(super) async fn upload(
         size: file.size(),
         started: SystemTime::now(),
     };
+    if file.has_away() {
+        return away::upload(upload).await;
+    }
     let plan = plan_upload(upload.size, shared.settings.part_size)?;
     let begun = Stream::of(file);
     file.take_companion();
@@ -84,6 +90,9 @@ pub(super) async fn made_before(
 /// CRC-64/NVME of a staged file that nobody writes to: of all of it, or of each range that was changed if some is missing.
 pub(super) async fn sums(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Result<Vec<(ByteRange, u64)>> {
     let bytes = StagedBytes::new(shared, file);
+    if file.has_away() {
+        return Ok(vec![(ByteRange::new(0, file.size()), away::checksum(&bytes).await?)]);
+    }
     let ranges = if file.is_complete() { vec![ByteRange::new(0, file.size())] } else { file.dirty_ranges() };
     let mut sums = Vec::with_capacity(ranges.len());
     for range in ranges {
@@ -154,7 +163,7 @@ impl Upload {
             None => None,
         };
         let (mut multipart, sent) = match ready {
-            Some((multipart, sent)) => (multipart, Ok(sent)),
+            Some(Finished { multipart, sent, .. }) => (multipart, Ok(sent)),
             None => self.send_all(plan).await?,
         };
         let done = match sent {
@@ -181,7 +190,7 @@ impl Upload {
         Ok((multipart, sent))
     }
 
-    async fn complete(&self, multipart: &mut Multipart, mut sent: Vec<SentPart>) -> Result<Version> {
+    pub(super) async fn complete(&self, multipart: &mut Multipart, mut sent: Vec<SentPart>) -> Result<Version> {
         sent.sort_by_key(|part| part.range.start);
         let crc =
             sent.iter().fold(0, |crc, part| crc_fast::checksum_combine(Crc64Nvme, crc, part.crc, part.range.len()));
@@ -263,6 +272,7 @@ async fn read_back(shared: &Arc<Shared>, key: &ObjectKey, info: &ObjectInfo, ran
 }
 
 /// A part that is in the store.
+#[derive(Clone)]
 pub(super) struct SentPart {
     pub(super) range: ByteRange,
     pub(super) crc: u64,
@@ -313,7 +323,7 @@ impl StagedBytes {
     }
 
     /// CRC-64/NVME of a range.
-    async fn checksum(&self, range: ByteRange) -> Result<u64> {
+    pub(super) async fn checksum(&self, range: ByteRange) -> Result<u64> {
         let file = self.file.clone();
         tasks::run_blocking(&self.shared.runtime, move || {
             let mut digest = crc_fast::Digest::new(Crc64Nvme);

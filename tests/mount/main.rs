@@ -41,5 +41,6 @@ mod refused;
 mod resume;
 mod special_files;
 mod stage_limits;
+mod stage_parts;
 mod status;
 mod xattr;

@@ -43,7 +43,7 @@ fn fill(mount: &Mount, name: &str) -> (File, Vec<u8>) {
 }
 
 #[test]
-fn a_file_larger_than_stage_limit_is_refused_by_write_and_what_was_written_is_stored() {
+fn a_file_larger_than_a_stage_of_less_than_a_part_is_refused_by_write_and_what_was_written_is_stored() {
     let server = TestServer::start();
     let stage = tempfile::tempdir().expect("a directory");
     let mount = Mount::start(&server, MountOptions::new(&["stage_limit=4MiB"]).stage(&stage.path().join("stage")));

@@ -10,6 +10,7 @@ mod compose;
 mod conflicts;
 mod copy_range;
 mod kept;
+mod large;
 mod links;
 mod looked_up;
 mod meanwhile;

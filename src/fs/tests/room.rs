@@ -241,9 +241,9 @@ async fn a_wait_for_room_ends_even_if_nothing_else_does() {
     let rig = Rig::limited(settings());
     let _never = rig.fs.stage.under_way();
     let mut patience = rig.fs.patience();
-    assert!(rig.fs.make_room(&mut patience).now_or_never().is_none());
+    assert!(rig.fs.make_room(&mut patience, None).now_or_never().is_none());
     patience.until = tokio::time::Instant::now() + Duration::from_millis(10);
-    is_full(in_time(rig.fs.make_room(&mut patience)).await);
+    is_full(in_time(rig.fs.make_room(&mut patience, None)).await);
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ fn record(state: RecordState) -> Record {
         attributes: RecordAttributes { metadata: BTreeMap::from([("a".into(), "b".into())]), ..Default::default() },
         upload_id: None,
         upload_mark: None,
+        away: Vec::new(),
     }
 }
 

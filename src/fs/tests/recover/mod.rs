@@ -3,6 +3,7 @@
 //! Owns the runs that are killed: the next one starts on a copy of what their stage held at that moment. What another writer
 //! has to do with it is in `others`, renames of directories are in `renames`, uploads that go on in `uploads`.
 
+mod large;
 mod others;
 mod renames;
 mod uploads;
@@ -227,6 +228,7 @@ fn leave(rig: &Rig, number: usize) {
         attributes: RecordAttributes::default(),
         upload_id: None,
         upload_mark: None,
+        away: Vec::new(),
     };
     staged.record(&record).expect("recorded");
     staged.keep();

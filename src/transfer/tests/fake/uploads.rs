@@ -71,6 +71,11 @@ impl Fake {
         Ok(PartsPage { parts, next })
     }
 
+    /// Another client, or a rule of the bucket, aborts every upload.
+    pub(crate) fn forget_uploads(&self) {
+        self.state().uploads.clear();
+    }
+
     /// Puts other bytes in the place of a part, counted from 0.
     pub(crate) fn spoil_part(&self, index: u64, bytes: impl Into<Bytes>) {
         let number = PartNumber::from_index(index).expect("a number");
