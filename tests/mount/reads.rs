@@ -229,6 +229,19 @@ fn ls_and_find_send_what_they_sent_before() {
     }
 }
 
+#[test]
+fn a_listing_is_read_again_without_asking_s3_until_something_changes() {
+    let Some((server, mount)) = many(50, &["actimeo=600"]) else { return };
+    let dir = mount.path("d");
+    assert_eq!(names(&server, &dir).len(), 50);
+    let again = || std::fs::read_dir(&dir).expect("the directory opens").count();
+    assert_eq!((again(), again()), (50, 50));
+    assert_eq!(requests(&server)[2], 0);
+    std::fs::create_dir(dir.join("made")).expect("a directory is made");
+    assert_eq!(again(), 51);
+    assert!(requests(&server)[2] > 0);
+}
+
 /// A mount and one large file of so many bytes, which nothing has looked at.
 fn large(size: usize) -> Option<(TestServer, Mount, Vec<u8>)> {
     let server = TestServer::with(&[Capability::Simulation])?;

@@ -229,8 +229,9 @@ async fn a_plain_listing_asks_for_no_metadata_and_tells_only_types_that_are_know
     }
     let link = Some(FileType::Symlink);
     assert_eq!(shown(types(&rig, dir).await), [regular, regular, link, regular, regular]);
-    // Of another client's change nothing is known.
+    // Of another client's change nothing is known, once the directory is listed again.
     rig.store.set("p/d/link", "a file now");
+    rig.mkdir(dir, "another").await;
     assert_eq!(shown(types(&rig, dir).await), [regular, regular, None, regular, regular]);
     rig.close(draft).await.expect("a close");
 }

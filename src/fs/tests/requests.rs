@@ -134,3 +134,62 @@ async fn a_listing_that_is_left_takes_back_what_was_asked_for_ahead() {
     }
     assert!(rig.fs.table.len() < known, "{} names are known", rig.fs.table.len());
 }
+
+#[tokio::test]
+async fn a_fresh_listing_is_read_again_without_a_request() {
+    let rig = Rig::new().await;
+    let dir = listed(&rig).await;
+    rig.store.take_calls();
+    rig.store.set("p/d/other", "of another client");
+    assert_eq!(rig.names(dir).await, ["a", "b", "c"]);
+    assert_eq!(rig.store.take_calls(), []);
+    // Who was told of a name finds it in its directory.
+    rig.ino(dir, "other").await.expect_err("a fresh listing knows it as absent");
+    rig.mkdir(dir, "made").await;
+    rig.store.take_calls();
+    assert_eq!(rig.names(dir).await, ["a", "b", "c", "made", "other"]);
+    assert_eq!(rig.store.take_calls(), [Call::List]);
+    rig.fs.unlink(dir, b"a").await.expect("an unlink");
+    assert_eq!(rig.names(dir).await, ["b", "c", "made", "other"]);
+}
+
+#[tokio::test]
+async fn a_name_that_was_found_after_the_listing_is_in_the_next_one() {
+    let none_missing = Freshness { negative: Duration::ZERO, ..settings().freshness };
+    let rig = Rig::with(FsSettings { freshness: none_missing, ..settings() }).await;
+    let dir = listed(&rig).await;
+    rig.store.set("p/d/other", "of another client");
+    rig.ino(dir, "other").await.expect("a file");
+    assert_eq!(rig.names(dir).await, ["a", "b", "c", "other"]);
+}
+
+#[tokio::test]
+async fn a_listing_that_is_not_believed_is_asked_for_each_time() {
+    let rig = Rig::with(no_cache()).await;
+    let dir = listed(&rig).await;
+    rig.store.set("p/d/other", "of another client");
+    assert_eq!(rig.names(dir).await, ["a", "b", "c", "other"]);
+}
+
+#[tokio::test]
+async fn the_next_page_is_asked_for_before_the_reader_gets_to_it() {
+    let rig = Rig::new().await;
+    for index in 0..2500 {
+        rig.store.set(&format!("p/d/{index:04}"), "x");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    let fh = rig.fs.opendir(dir).expect("an opendir").fh;
+    rig.store.take_calls();
+    let first = rig.fs.readdir(fh, 0, false).await.expect("the first names");
+    assert!(first.len() < 1000, "{}", first.len());
+    let mut asked = Vec::new();
+    let both = async {
+        while asked.len() < 2 {
+            tokio::task::yield_now().await;
+            asked.extend(rig.store.take_calls());
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("two pages are asked for");
+    assert_eq!(asked, [Call::List; 2]);
+    assert_eq!(rig.names(dir).await.len(), 2500);
+}
