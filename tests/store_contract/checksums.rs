@@ -411,5 +411,4 @@ fn a_summed_body_that_nobody_can_change_on_its_way_is_not_signed_too() {
     assert_eq!(unsigned(Checksums::Bodies, None), [true; 2]);
     assert_eq!(unsigned(Checksums::Off, None), [false; 2]);
     assert_eq!(unsigned(Checksums::Bodies, Some(true)), [false; 2]);
-    assert_eq!(unsigned(Checksums::Off, Some(false)), [true; 2]);
 }
