@@ -398,7 +398,8 @@ fn unsigned(checksums: Checksums, payload_signing: Option<bool>) -> [bool; 2] {
         case.put("whole", in_memory(b"bytes")).await.unwrap();
         let whole = case.line.heads();
         left_out = [whole, part].map(|heads| {
-            let named = |head: &&String| head.contains("x-amz-content-sha256: ");
+            // Of a request without a body the head may be noted late.
+            let named = |head: &&String| head.starts_with("put ") && head.contains("x-amz-content-sha256: ");
             let head = heads.iter().find(named).unwrap_or_else(|| panic!("signed requests: {heads:?}"));
             head.contains("x-amz-content-sha256: unsigned-payload")
         });
