@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -21,6 +22,9 @@ use super::wire::{CONNECTIONS, PART, RATE, runtime, store};
 use super::{Failure, Plan, content, write_large};
 
 const MIB: u64 = 1 << 20;
+
+/// Files that are stored one after the other to tell how long a round trip is.
+const ROUND_TRIPS: u32 = 50;
 
 /// Threads that make small files.
 const THREADS: usize = 16;
@@ -74,7 +78,8 @@ fn large((program, server, table): Where<'_>, (what, size): (&str, u64), shape: 
 
 /// How long the SDK alone takes for so many bytes that lie in memory.
 fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
-    let bytes = Bytes::from(content(PART));
+    // All of them: one part that is sent again and again would come out of the processor's caches.
+    let bytes = Bytes::from(content(size));
     let time = runtime()?.block_on(async {
         let store = store(server).await?;
         let key = ObjectKey::from_store("written".to_owned());
@@ -82,8 +87,9 @@ fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
         let upload = store.create_upload(&key, &Attributes::default(), PartSource::Bodies).await?;
         let parts =
             (0..size.div_ceil(PART)).map(|index| {
-                let len = ByteRange::at(index * PART, PART).intersect(ByteRange::new(0, size)).len();
-                let (store, key, upload, bytes) = (&store, &key, &upload, bytes.slice(..len as usize));
+                let range = ByteRange::at(index * PART, PART).intersect(ByteRange::new(0, size));
+                let bytes = bytes.slice(range.start as usize..range.end as usize);
+                let (store, key, upload) = (&store, &key, &upload);
                 async move {
                     store.upload_part(key, upload, PartNumber::from_index(index)?, UploadBody::Memory(bytes)).await
                 }
@@ -94,6 +100,26 @@ fn in_parts(server: &Server, size: u64) -> Result<Duration, Failure> {
     })?;
     server.bucket("bench").delete("written");
     Ok(time)
+}
+
+/// How long the SDK alone takes to store one file of 4 KiB that is new, connected already: what a round trip is here, with
+/// the timers of the server.
+fn round_trip(server: &Server) -> Result<Duration, Failure> {
+    let key = |number: u32| ObjectKey::from_store(format!("round-trip/{number}"));
+    let time = runtime()?.block_on(async {
+        let store = store(server).await?;
+        let bytes = Bytes::from(content(4096));
+        let start = Instant::now();
+        for number in 0..ROUND_TRIPS {
+            let body = UploadBody::Memory(bytes.clone());
+            store.put(&key(number), body, &Attributes::default(), &Expect::Absent).await?;
+        }
+        Ok::<_, Failure>(start.elapsed())
+    })?;
+    for number in 0..ROUND_TRIPS {
+        server.bucket("bench").delete(key(number).as_str());
+    }
+    Ok(time / ROUND_TRIPS)
 }
 
 /// The same bytes in pieces of 1 MiB and of 4 KiB.
@@ -115,6 +141,22 @@ fn small_writes((program, server, table): Where<'_>, size: u64) -> Result<(), Fa
         })?;
         server.bucket("bench").delete("written");
     }
+    if program != Program::Pailfs {
+        return Ok(());
+    }
+    // As many, all over the same 4 KiB: what the kernel's way to the daemon and back takes, with next to nothing to store.
+    let again = |root: &Path| {
+        let (file, piece) = (File::create(root.join("written"))?, content(4096));
+        for _ in 0..size / 4096 {
+            file.write_all_at(&piece, 0)?;
+        }
+        Ok(file.sync_all()?)
+    };
+    step((program, server, table), ("as many over each other", size), again, |outcome| {
+        let share = before.get().map_or(0.0, |other| outcome.time.as_secs_f64() / other.as_secs_f64());
+        format!("{share:.2} of the time of writes of 4 KiB that are stored")
+    })?;
+    server.bucket("bench").delete("written");
     Ok(())
 }
 
@@ -123,7 +165,7 @@ fn small_files((program, server, table): Where<'_>, plan: &Plan) -> Result<(), F
     if !program.stores_at_close() {
         return Ok(());
     }
-    let (files, latency) = (plan.files, plan.latency.as_secs_f64());
+    let (files, trip) = (plan.files, round_trip(server)?.as_secs_f64());
     let alone = Cell::new(Duration::ZERO);
     let what = format!("make {files} files of 4 KiB");
     let make = |name: &'static str, threads: usize| {
@@ -143,7 +185,8 @@ fn small_files((program, server, table): Where<'_>, plan: &Plan) -> Result<(), F
     };
     step((program, server, table), (&what, 0), make("by-one", 1), |outcome| {
         alone.set(outcome.time);
-        format!("{:.2} round trips a file", outcome.time.as_secs_f64() / files as f64 / latency)
+        let trips = outcome.time.as_secs_f64() / files as f64 / trip;
+        format!("{trips:.2} round trips of {:.1} ms a file", trip * 1e3)
     })?;
     let times = |time: Duration| alone.get().as_secs_f64() / time.as_secs_f64();
     let what = format!("as above, made by {THREADS} threads");

@@ -66,7 +66,7 @@ impl Bucket {
     /// Stores an object with user metadata, names without `x-amz-meta-`.
     pub fn put_with(&self, key: &str, body: impl Into<Bytes>, metadata: BTreeMap<String, String>) {
         let body: Bytes = body.into();
-        let mut hasher = Hasher::new(&[]);
+        let mut hasher = Hasher::new(&[], self.shared.etags);
         hasher.update(&body);
         let (md5, sums) = hasher.finish();
         let object = Object {

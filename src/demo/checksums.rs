@@ -12,6 +12,7 @@ use s3s::crypto::{Checksum as _, Md5, Sha1, Sha256};
 use s3s::dto::{Checksum, ChecksumAlgorithm, ChecksumType};
 use s3s::{S3Result, s3_error};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A checksum algorithm of S3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,6 +195,11 @@ impl Declared {
         self.given.as_ref().map(|(algorithm, _)| *algorithm).or(self.trailer)
     }
 
+    /// What has to be computed so that [`Declared::verify`] can compare, where ETags are of this kind.
+    pub(super) fn needs(&self, etags: ETags) -> ETags {
+        if self.md5.is_some() { ETags::Md5 } else { etags }
+    }
+
     /// Compares what was declared with what was received; `trailers` are there once the body was read to its end.
     pub(super) fn verify(&self, sums: &Sums, md5: &[u8], trailers: Option<&HeaderMap>) -> S3Result {
         if self.md5.as_ref().is_some_and(|expected| expected != md5) {
@@ -228,9 +234,18 @@ pub(super) fn whole_sum(headers: &HeaderMap) -> S3Result<Option<(Algorithm, Stri
     Ok(first)
 }
 
+/// What an ETag says of the bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ETags {
+    /// Their MD5, as in S3 for an object that came in one piece.
+    Md5,
+    /// Nothing, as in S3 for objects that a KMS key encrypts: only that two versions are not the same.
+    Opaque,
+}
+
 /// Computes MD5, CRC64NVME and one more sum over a body, chunk by chunk.
 pub(super) struct Hasher {
-    md5: Md5,
+    md5: Option<Md5>,
     crcs: Vec<(Algorithm, crc_fast::Digest)>,
     sha1: Option<Sha1>,
     sha256: Option<Sha256>,
@@ -238,14 +253,14 @@ pub(super) struct Hasher {
 
 impl Hasher {
     /// CRC64NVME is always among the sums: it can be combined over parts, and S3 keeps it when the caller names none.
-    pub(super) fn new(wanted: &[Algorithm]) -> Self {
+    pub(super) fn new(wanted: &[Algorithm], etags: ETags) -> Self {
         let crcs = Algorithm::ALL
             .into_iter()
             .filter(|a| *a == Algorithm::Crc64Nvme || wanted.contains(a))
             .filter_map(|a| a.crc().map(|crc| (a, crc_fast::Digest::new(crc))))
             .collect();
         Self {
-            md5: Md5::new(),
+            md5: (etags == ETags::Md5).then(Md5::new),
             crcs,
             sha1: wanted.contains(&Algorithm::Sha1).then(Sha1::new),
             sha256: wanted.contains(&Algorithm::Sha256).then(Sha256::new),
@@ -253,7 +268,9 @@ impl Hasher {
     }
 
     pub(super) fn update(&mut self, data: &[u8]) {
-        self.md5.update(data);
+        if let Some(md5) = &mut self.md5 {
+            md5.update(data);
+        }
         for (_, crc) in &mut self.crcs {
             crc.update(data);
         }
@@ -265,7 +282,7 @@ impl Hasher {
         }
     }
 
-    /// The MD5 and the other sums.
+    /// The MD5, or 16 bytes that no other body has, and the other sums.
     pub(super) fn finish(self) -> ([u8; 16], Sums) {
         let mut sums: Sums =
             self.crcs.into_iter().map(|(algorithm, crc)| (algorithm, crc_bytes(algorithm, crc.finalize()))).collect();
@@ -275,8 +292,18 @@ impl Hasher {
         if let Some(sha256) = self.sha256 {
             sums.insert(Algorithm::Sha256, sha256.finalize().to_vec());
         }
-        (self.md5.finalize(), sums)
+        (self.md5.map_or_else(unlike_any_other, Md5::finalize), sums)
     }
+}
+
+/// 16 bytes that are given once: a number, made to look like a sum.
+fn unlike_any_other() -> [u8; 16] {
+    static GIVEN: AtomicU64 = AtomicU64::new(1);
+    let number = GIVEN.fetch_add(1, Ordering::Relaxed);
+    let mut bytes = [0; 16];
+    bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+    bytes[8..].copy_from_slice(&number.to_be_bytes());
+    bytes
 }
 
 fn crc_bytes(algorithm: Algorithm, sum: u64) -> Vec<u8> {
@@ -292,7 +319,7 @@ fn crc_value(sum: &[u8]) -> u64 {
 pub(super) fn of_parts(algorithm: Algorithm, kind: Kind, parts: &[(u64, &[u8])]) -> Option<Stored> {
     match kind {
         Kind::Composite => {
-            let mut hasher = Hasher::new(&[algorithm]);
+            let mut hasher = Hasher::new(&[algorithm], ETags::Opaque);
             parts.iter().for_each(|(_, sum)| hasher.update(sum));
             let (_, sums) = hasher.finish();
             let text = format!("{}-{}", encode(sums.get(&algorithm)?), parts.len());
@@ -313,7 +340,7 @@ mod tests {
     use super::*;
 
     fn sums_of(data: &[u8], algorithm: Algorithm) -> Vec<u8> {
-        let mut hasher = Hasher::new(&[algorithm]);
+        let mut hasher = Hasher::new(&[algorithm], ETags::Opaque);
         hasher.update(data);
         hasher.finish().1.remove(&algorithm).unwrap_or_default()
     }

@@ -3,7 +3,7 @@
 //! Owns the reading of the source and its conditions. No byte is copied, bodies are shared; sums are computed only
 //! where S3's result differs from the source's.
 
-use super::checksums::{Algorithm, Hasher, Kind, Stored as StoredSum, Sums};
+use super::checksums::{Algorithm, ETags, Hasher, Kind, Stored as StoredSum, Sums};
 use super::conditions::{ReadConditions, WriteConditions};
 use super::multipart::{check_number, told_sum};
 use super::objects::{class_of, publish};
@@ -69,7 +69,7 @@ pub(super) async fn copy(
     }
     let replaces_tags = input.tagging_directive.as_ref().is_some_and(|d| d.as_str() == TaggingDirective::REPLACE);
     let wanted = input.checksum_algorithm.as_ref().map(|name| Algorithm::parse(name.as_str())).transpose()?;
-    let (etag, sum) = sums_of_copy(&source, wanted).await?;
+    let (etag, sum) = sums_of_copy(&source, wanted, shared.etags).await?;
     let object = Object {
         body: source.body.clone(),
         etag,
@@ -100,7 +100,11 @@ pub(super) async fn copy(
 }
 
 /// ETag and checksum of the copy. A copy is one piece, so that what the source has from its parts is made anew.
-async fn sums_of_copy(source: &Object, wanted: Option<Algorithm>) -> S3Result<(String, Option<StoredSum>)> {
+async fn sums_of_copy(
+    source: &Object,
+    wanted: Option<Algorithm>,
+    etags: ETags,
+) -> S3Result<(String, Option<StoredSum>)> {
     let kept = source
         .sum
         .as_ref()
@@ -109,14 +113,14 @@ async fn sums_of_copy(source: &Object, wanted: Option<Algorithm>) -> S3Result<(S
         return Ok((source.etag.clone(), Some(sum.clone())));
     }
     let algorithm = wanted.or(source.sum.as_ref().map(|sum| sum.algorithm)).unwrap_or(Algorithm::Crc64Nvme);
-    let (md5, sums) = hash(source.body.clone(), Some(algorithm)).await?;
+    let (md5, sums) = hash(source.body.clone(), Some(algorithm), etags).await?;
     Ok((hex(&md5), sums.get(&algorithm).map(|sum| StoredSum::full(algorithm, sum))))
 }
 
 /// Sums a body on a thread that may take its time.
-async fn hash(body: Body, algorithm: Option<Algorithm>) -> S3Result<([u8; 16], Sums)> {
+async fn hash(body: Body, algorithm: Option<Algorithm>, etags: ETags) -> S3Result<([u8; 16], Sums)> {
     let work = move || {
-        let mut hasher = Hasher::new(algorithm.as_slice());
+        let mut hasher = Hasher::new(algorithm.as_slice(), etags);
         body.segments().iter().for_each(|segment| hasher.update(segment));
         hasher.finish()
     };
@@ -151,7 +155,7 @@ pub(super) async fn copy_part(shared: &Shared, input: &UploadPartCopyInput) -> S
         .checksum
         .map(|(algorithm, _)| algorithm);
     let body = source.body.slice(range);
-    let (md5, sums) = hash(body.clone(), algorithm).await?;
+    let (md5, sums) = hash(body.clone(), algorithm, shared.etags).await?;
     let part = Part { body, md5, sums, told: algorithm, modified: now() };
     let sum = told_sum(&part).unwrap_or_default();
     let result = CopyPartResult {

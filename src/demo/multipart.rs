@@ -80,7 +80,7 @@ pub(super) async fn upload_part(
     let number = check_number(input.part_number)?;
     let named = shared.state.lock().bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?.checksum;
     let named = named.map(|(algorithm, _)| algorithm);
-    let received = receive(input.body.take(), headers, trailers, named).await?;
+    let received = receive(input.body.take(), headers, trailers, named, shared.etags).await?;
     if named.is_some() && received.algorithm != named {
         let name = |algorithm: Option<Algorithm>| algorithm.map_or("null", Algorithm::name);
         return Err(s3_error!(

@@ -201,7 +201,7 @@ pub(super) async fn put(
     let conditions = WriteConditions::new(input.if_match.take(), input.if_none_match.take())?;
     let stored = headers_of!(input)?;
     shared.state.lock().bucket(&input.bucket)?;
-    let received = receive(input.body.take(), headers, trailers, None).await?;
+    let received = receive(input.body.take(), headers, trailers, None, shared.etags).await?;
     let algorithm = received.algorithm.unwrap_or(Algorithm::Crc64Nvme);
     let sum = received.sums.get(&algorithm).map(|sum| StoredSum::full(algorithm, sum));
     let object = Object {

@@ -5,6 +5,7 @@
 
 use super::backend::Backend;
 use super::bucket::Bucket;
+use super::checksums::ETags;
 use super::counters::{Counters, Tally};
 use super::faults::{Fault, Faults};
 use super::operation::Operation;
@@ -34,6 +35,9 @@ pub struct ServerOptions {
     pub region: String,
     /// What faults with a probability are drawn from.
     pub seed: u64,
+    /// ETags say nothing of the bytes, as in S3 for objects that a KMS key encrypts, instead of being their MD5, which takes
+    /// more of a processor than everything else that a large body needs.
+    pub opaque_etags: bool,
 }
 
 impl Default for ServerOptions {
@@ -44,6 +48,7 @@ impl Default for ServerOptions {
             secret_key: "demo-secret".to_owned(),
             region: "us-east-1".to_owned(),
             seed: 1,
+            opaque_etags: false,
         }
     }
 }
@@ -79,6 +84,7 @@ impl Server {
             shaper: Arc::new(Shaper::default()),
             tally: Arc::new(Tally::default()),
             region: options.region.clone(),
+            etags: if options.opaque_etags { ETags::Opaque } else { ETags::Md5 },
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)

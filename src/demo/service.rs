@@ -4,6 +4,7 @@
 //! Owns how faults become visible on the connection, and who may do what. What an operation means is the backend's.
 
 use super::body::{BodyError, Flaw, Meter, ReplyBody, RequestBody};
+use super::checksums::ETags;
 use super::counters::Tally;
 use super::faults::{FaultKind, Faults};
 use super::operation::{Address, Operation};
@@ -26,6 +27,7 @@ pub(super) struct Shared {
     pub(super) shaper: Arc<Shaper>,
     pub(super) tally: Arc<Tally>,
     pub(super) region: String,
+    pub(super) etags: ETags,
 }
 
 /// Marks a request whose GET shall answer another range.

@@ -3,7 +3,7 @@
 //! Owns the way of the bytes of PutObject and UploadPart from the stream into memory. A body that is cut, too short or
 //! of another sum than declared ends in an error here, so that nothing of it is ever seen.
 
-use super::checksums::{Algorithm, Declared, Hasher, Sums};
+use super::checksums::{Algorithm, Declared, ETags, Hasher, Sums};
 use super::state::{Body, Headers};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -23,6 +23,7 @@ const SEGMENT: usize = 1 << 20;
 /// A body that arrived whole and is what was declared.
 pub(super) struct Received {
     pub(super) body: Body,
+    /// What its ETag is made of.
     pub(super) md5: [u8; 16],
     pub(super) sums: Sums,
     /// The algorithm the caller used.
@@ -35,11 +36,12 @@ pub(super) async fn receive(
     headers: &HeaderMap,
     trailers: Option<&TrailingHeaders>,
     also: Option<Algorithm>,
+    etags: ETags,
 ) -> S3Result<Received> {
     let declared = Declared::read(headers)?;
     let expected = declared_length(headers)?;
     let wanted: Vec<_> = declared.algorithm().into_iter().chain(also).collect();
-    let mut hasher = Hasher::new(&wanted);
+    let mut hasher = Hasher::new(&wanted, declared.needs(etags));
     let mut segments = Segments::new(expected);
     if let Some(mut stream) = stream {
         while let Some(chunk) = stream.next().await {

@@ -24,7 +24,11 @@ struct Fixture {
 const BUCKET: &str = "pail";
 
 fn fixture() -> Fixture {
-    let server = Server::start(ServerOptions::default()).expect("the server starts");
+    fixture_with(ServerOptions::default())
+}
+
+fn fixture_with(options: ServerOptions) -> Fixture {
+    let server = Server::start(options).expect("the server starts");
     let bucket = server.bucket(BUCKET);
     let client = client(&server, server.access_key(), server.secret_key());
     Fixture { server, bucket, client }

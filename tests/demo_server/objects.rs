@@ -5,6 +5,7 @@ use aws_sdk_s3::primitives::{ByteStream, DateTime};
 use aws_sdk_s3::types::{
     ChecksumAlgorithm, ChecksumMode, Delete, MetadataDirective, ObjectIdentifier, StorageClass, Tag, Tagging,
 };
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 #[tokio::test]
@@ -326,4 +327,19 @@ async fn buckets_come_and_go() {
     f.server.bucket("other").delete("k");
     f.client.delete_bucket().bucket("other").send().await.expect("delete");
     assert_eq!(refusal(f.client.head_bucket().bucket("other").send().await).0, 404);
+}
+
+#[tokio::test]
+async fn opaque_etags_tell_versions_apart_and_nothing_of_their_bytes() {
+    let f = fixture_with(ServerOptions { opaque_etags: true, ..ServerOptions::default() });
+    let mut etags = BTreeSet::new();
+    for _ in 0..2 {
+        let put = f.client.put_object().bucket(BUCKET).key("same").body(ByteStream::from_static(b"same"));
+        etags.insert(put.send().await.expect("put").e_tag.expect("an ETag"));
+    }
+    f.bucket.put("same", "same");
+    etags.insert(format!("\"{}\"", f.bucket.get("same").expect("stored").etag));
+    assert_eq!(etags.len(), 3, "two versions have one ETag: {etags:?}");
+    let wrong = f.client.put_object().bucket(BUCKET).key("same").body(ByteStream::from_static(b"same"));
+    assert_eq!(refusal(wrong.content_md5("1B2M2Y8AsgTpgAmY7PhCfg==").send().await), refused(400, "BadDigest"));
 }
