@@ -141,6 +141,13 @@ impl std::fmt::Debug for GetReply {
 pub enum UploadBody {
     /// From memory.
     Memory(Bytes),
+    /// From memory, and summed already.
+    Summed {
+        /// The bytes.
+        bytes: Bytes,
+        /// Their CRC-64/NVME.
+        crc64nvme: u64,
+    },
     /// From a local file that does not change meanwhile, read with pread(2).
     File {
         /// Open for reading.
@@ -154,7 +161,7 @@ impl UploadBody {
     /// Number of bytes.
     pub fn len(&self) -> u64 {
         match self {
-            UploadBody::Memory(bytes) => bytes.len() as u64,
+            UploadBody::Memory(bytes) | UploadBody::Summed { bytes, .. } => bytes.len() as u64,
             UploadBody::File { range, .. } => range.len(),
         }
     }

@@ -282,8 +282,8 @@ pub(super) struct SentPart {
 pub(super) async fn send_part(bytes: StagedBytes, parts: Parts, index: u64, range: ByteRange) -> Result<SentPart> {
     let body = bytes.body(range).await?;
     let crc = match &body.body {
-        UploadBody::Memory(memory) => crc_fast::crc64_nvme(memory),
-        UploadBody::File { .. } => bytes.checksum(range).await?,
+        UploadBody::Summed { crc64nvme, .. } => *crc64nvme,
+        UploadBody::Memory(_) | UploadBody::File { .. } => bytes.checksum(range).await?,
     };
     let uploaded = parts.send(index, body.body).await?;
     Ok(SentPart { range, crc, uploaded })
@@ -316,10 +316,14 @@ impl StagedBytes {
         let Some(reserved) = reserved else {
             return Ok(Body { body: UploadBody::File { file: self.file.file(), range }, _reserved: None });
         };
+        // Summed where the bytes were just touched, and once: the store's header takes this sum.
         let file = self.file.clone();
-        let read =
-            tasks::run_blocking(&self.shared.runtime, move || read_exact(&file, range.start, range.len() as usize));
-        Ok(Body { body: UploadBody::Memory(read.await?), _reserved: Some(reserved) })
+        let read = tasks::run_blocking(&self.shared.runtime, move || {
+            let bytes = read_exact(&file, range.start, range.len() as usize)?;
+            let crc64nvme = crc_fast::crc64_nvme(&bytes);
+            Ok(UploadBody::Summed { bytes, crc64nvme })
+        });
+        Ok(Body { body: read.await?, _reserved: Some(reserved) })
     }
 
     /// CRC-64/NVME of a range.

@@ -292,6 +292,25 @@ fn copied_parts_are_summed_by_the_algorithm_that_was_asked_for() {
 }
 
 #[test]
+fn a_body_that_is_summed_already_is_sent_with_that_sum_and_no_other() {
+    with(Checksums::Named(Crc64Nvme), async |case| {
+        let (bytes, crc64nvme) = (pattern(1000), crc(&pattern(1000)));
+        let summed = |crc64nvme| UploadBody::Summed { bytes: bytes.clone().into(), crc64nvme };
+        case.put("put", summed(crc64nvme)).await.unwrap();
+        assert_eq!(case.kept("put"), (name(Crc64Nvme), sum(Crc64Nvme, &bytes)));
+        let refused = case.put("other", summed(crc64nvme ^ 1)).await;
+        assert!(matches!(refused, Err(Error::Corrupt(_))), "{refused:?}");
+        assert_eq!(case.server.bucket("sums").keys(), ["put"]);
+    });
+    // Where another sum is asked for, the bytes are summed again.
+    with(Checksums::Named(Sha256), async |case| {
+        let bytes = pattern(1000);
+        case.put("put", UploadBody::Summed { bytes: bytes.clone().into(), crc64nvme: 0 }).await.unwrap();
+        assert_eq!(case.kept("put"), (name(Sha256), sum(Sha256, &bytes)));
+    });
+}
+
+#[test]
 fn bytes_that_are_spoilt_on_their_way_are_refused_unless_sums_are_off() {
     let spoilt = Spoil { body: Some(1 << 20), answer: None };
     for algorithm in NAMED {

@@ -41,13 +41,16 @@ pub(super) struct Prepared {
 pub(super) async fn prepare(body: UploadBody, algorithm: Option<ChecksumAlgorithm>) -> Result<Prepared> {
     let len = i64::try_from(body.len()).map_err(|_| Error::FileTooLarge)?;
     match body {
+        UploadBody::Summed { bytes, crc64nvme } if algorithm == Some(ChecksumAlgorithm::Crc64Nvme) => {
+            Ok(Prepared { stream: ByteStream::from(bytes), len, checksum: Some(Sum::crc64nvme(crc64nvme)) })
+        }
         // Too slow for a thread that other requests wait for.
-        UploadBody::Memory(bytes)
+        UploadBody::Memory(bytes) | UploadBody::Summed { bytes, .. }
             if algorithm == Some(ChecksumAlgorithm::Sha256) && bytes.len() as u64 > READ_WHOLE =>
         {
             blocking(move || Ok(from_memory(bytes, len, algorithm))).await
         }
-        UploadBody::Memory(bytes) => Ok(from_memory(bytes, len, algorithm)),
+        UploadBody::Memory(bytes) | UploadBody::Summed { bytes, .. } => Ok(from_memory(bytes, len, algorithm)),
         UploadBody::File { file, range } if range.len() <= READ_WHOLE => {
             let bytes = blocking(move || read_exact(&file, range)).await?;
             Ok(from_memory(bytes, len, algorithm))

@@ -26,7 +26,7 @@ pub(super) struct Upload {
 impl Fake {
     pub(super) fn content(&self, body: UploadBody) -> Bytes {
         match body {
-            UploadBody::Memory(bytes) => bytes,
+            UploadBody::Memory(bytes) | UploadBody::Summed { bytes, .. } => bytes,
             UploadBody::File { file, range } => {
                 self.state().puts_from_file += 1;
                 let mut bytes = vec![0; range.len() as usize];
