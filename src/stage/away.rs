@@ -162,6 +162,12 @@ impl StagedFile {
         self.session.space.under_way()
     }
 
+    /// Keeps some room of the disk for the record of parts that have to leave it once it is full. Where there is none any more, that
+    /// has to do without.
+    pub fn keep_spare(&self) {
+        self.session.keep_spare();
+    }
+
     /// The bytes that the last writes have written one after the other.
     pub fn run(&self) -> ByteRange {
         self.state().run

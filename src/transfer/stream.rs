@@ -79,6 +79,8 @@ impl Stream {
 
     /// Puts a stream beside a file that has none; `None` if it has one.
     pub(super) fn open(shared: &Arc<Shared>, grid: Grid, file: &Arc<StagedFile>) -> Option<Opening> {
+        // Before the writer has filled the disk: the store may take its time to begin the upload.
+        file.keep_spare();
         let stream = Self::new(shared, State::new(grid));
         let beside = stream.clone();
         let opening = Opening { stream, file: file.clone(), _under_way: file.under_way() };
