@@ -83,8 +83,10 @@ impl Filesystem {
                 let names = &mut data.dir()?.names;
                 let freshness = self.settings.freshness;
                 let known = names.known(name, now, freshness.dir_min, freshness.negative);
-                if known == Known::Absent {
-                    names.note_absent(now);
+                match &known {
+                    Known::Absent => names.note_absent(now),
+                    Known::Unknown => names.note_unknown(now),
+                    Known::Present(_) => {}
                 }
                 (known, names.listed_at().unwrap_or(now))
             };
@@ -135,10 +137,13 @@ impl Filesystem {
         began: Instant,
         trusted: bool,
     ) -> Result<Pin> {
-        if let Some(child) = self.table.child(parent, name)
-            && (child.inode().lock().is_local() || (!trusted && child.inode().is_fresh(Instant::now())))
-        {
-            return Ok(child);
+        if let Some(child) = self.table.child(parent, name) {
+            // Of a directory a listing says no more than that it is there.
+            let told_enough = listed.kind == Kind::Dir && child.inode().kind() == Kind::Dir;
+            let is_fresh = || child.inode().is_fresh(Instant::now());
+            if child.inode().lock().is_local() || ((told_enough || !trusted) && is_fresh()) {
+                return Ok(child);
+            }
         }
         if trusted && let Some(pin) = self.from_listing(parent, name, listed, began)? {
             return Ok(pin);

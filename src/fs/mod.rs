@@ -40,6 +40,7 @@ mod resume;
 mod room;
 mod send_ahead;
 mod status;
+mod walk;
 mod xattr;
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -77,6 +78,7 @@ pub struct Filesystem {
 
     table: Arc<InodeTable>,
     handles: Mutex<handle::Handles>,
+    walks: Mutex<walk::Walks>,
     ahead: Arc<ahead::Ahead>,
     hidden_keys: AtomicU64,
     /// Held by who brings or deletes the object of an unlinked file. Who comes second finds it done, and no delete is under
@@ -122,6 +124,7 @@ impl Filesystem {
             started,
             table: InodeTable::new(prefix, root),
             handles: Mutex::default(),
+            walks: Mutex::default(),
             ahead: Arc::default(),
             hidden_keys: AtomicU64::new(0),
             remains: tokio::sync::Mutex::default(),

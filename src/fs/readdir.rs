@@ -149,9 +149,17 @@ impl Filesystem {
             Some(next) => next.arrive(&prefix, continuation.as_deref()).await,
             None => None,
         };
-        let page = match asked {
-            Some(page) => page,
-            None => self.store.list(names_below(&prefix, continuation)).await?,
+        let of_walk = match (&asked, &continuation) {
+            (None, None) => self.page_of_walk(dir, &prefix).await,
+            _ => None,
+        };
+        let page = match (asked, of_walk) {
+            (Some(page), _) => page,
+            (None, Some((page, began))) => {
+                stream.began = began;
+                page
+            }
+            (None, None) => self.store.list(names_below(&prefix, continuation)).await?,
         };
         let before = stream.entries.len();
         let hidden = stream.take_page(&prefix, page, self.store.capabilities().ordered_listing);

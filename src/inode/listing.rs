@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -21,11 +22,20 @@ const CHANGES_KEPT: Duration = Duration::from_secs(10);
 /// Names that were not there, for each directory.
 const MISSES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
 
-/// So many questions for names that are not there, while a listing would have lasted, make it worth to have one.
-const ABSENT_WORTH: usize = 3;
+/// So many questions for names that are not there, or of which nothing is known, while a listing would have lasted, make it worth to
+/// have one.
+const ASKED_WORTH: usize = 3;
 
 /// How long a directory that turned out too large for that is left alone.
 const LARGE_FOR: Duration = Duration::from_secs(60);
+
+/// How often names were changed here, in any directory of this process.
+static CHANGES: AtomicU64 = AtomicU64::new(0);
+
+/// A number that grows with each change of a name that is made here, in whatever directory.
+pub fn changes_anywhere() -> u64 {
+    CHANGES.load(Ordering::SeqCst)
+}
 
 /// What a listing says of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +55,14 @@ pub enum Known {
     Absent,
     /// Nobody knows without asking.
     Unknown,
+}
+
+/// Who lists a directory for those who ask for single names: nobody else does while it lives.
+#[derive(Debug)]
+pub struct Lister {
+    /// For names that are not there, each of which would be asked for again and again; else for names that are, mostly.
+    pub for_absent: bool,
+    _alive: Arc<()>,
 }
 
 /// A whole listing, for who reads the directory again.
@@ -74,6 +92,8 @@ pub struct DirNames {
     changes_since: Option<Instant>,
     /// When it was last asked for names that are not there.
     absent: VecDeque<Instant>,
+    /// When it was last asked for names of which nothing was known.
+    unknown: VecDeque<Instant>,
     /// Alive while somebody lists the directory for those who ask.
     lister: Weak<()>,
     large_since: Option<Instant>,
@@ -91,6 +111,7 @@ impl Default for DirNames {
             changed: HashMap::new(),
             changes_since: None,
             absent: VecDeque::new(),
+            unknown: VecDeque::new(),
             lister: Weak::new(),
             large_since: None,
         }
@@ -122,22 +143,30 @@ impl DirNames {
 
     /// It was asked for a name that is not there.
     pub fn note_absent(&mut self, now: Instant) {
-        self.absent.truncate(ABSENT_WORTH - 1);
+        self.absent.truncate(ASKED_WORTH - 1);
         self.absent.push_front(now);
     }
 
-    /// Something to hold while the directory is listed, if that saves requests, and nobody does so already: many names
-    /// were asked for lately that are not there, and a listing lasts for `listing_ttl`.
-    pub fn worth_listing(&mut self, now: Instant, listing_ttl: Duration) -> Option<Arc<()>> {
-        let lately = |at: &Instant| now.saturating_duration_since(*at) < listing_ttl;
-        let many = self.absent.len() == ABSENT_WORTH && self.absent.iter().all(lately);
+    /// It was asked for a name of which nothing is known.
+    pub fn note_unknown(&mut self, now: Instant) {
+        self.unknown.truncate(ASKED_WORTH - 1);
+        self.unknown.push_front(now);
+    }
+
+    /// Something to hold while the directory is listed, if that saves requests, and nobody does so already: many names were asked
+    /// for lately, while a listing lasts for `listing_ttl`, and what it says of absent names for `negative_ttl`.
+    pub fn worth_listing(&mut self, now: Instant, listing_ttl: Duration, negative_ttl: Duration) -> Option<Lister> {
+        let many = |asked: &VecDeque<Instant>, lasts: Duration| {
+            asked.len() == ASKED_WORTH && asked.iter().all(|at| now.saturating_duration_since(*at) < lasts)
+        };
+        let for_absent = many(&self.absent, listing_ttl.min(negative_ttl));
         let large = self.large_since.is_some_and(|at| now.saturating_duration_since(at) < LARGE_FOR);
-        if !many || large || self.lister.strong_count() > 0 {
+        if !(for_absent || many(&self.unknown, listing_ttl)) || large || self.lister.strong_count() > 0 {
             return None;
         }
-        let lister = Arc::new(());
-        self.lister = Arc::downgrade(&lister);
-        Some(lister)
+        let alive = Arc::new(());
+        self.lister = Arc::downgrade(&alive);
+        Some(Lister { for_absent, _alive: alive })
     }
 
     /// The directory is too large, or can't be listed.
@@ -200,6 +229,7 @@ impl DirNames {
     /// `name` was made or changed here.
     pub fn note_change(&mut self, name: &Name, listed: Option<Listed>) {
         self.changes += 1;
+        CHANGES.fetch_add(1, Ordering::SeqCst);
         self.repeatable = false;
         self.remember_change(name, Instant::now(), listed.clone());
         self.misses.pop(name);
@@ -322,18 +352,33 @@ mod tests {
     fn a_listing_is_worth_it_once_when_names_that_are_not_there_are_asked_for_often() {
         let now = Instant::now();
         let mut names = DirNames::default();
-        for asked in 0..ABSENT_WORTH {
-            assert!(names.worth_listing(now, TTL).is_none(), "after {asked}");
+        for asked in 0..ASKED_WORTH {
+            assert!(names.worth_listing(now, TTL, TTL).is_none(), "after {asked}");
             names.note_absent(now);
         }
-        assert!(names.worth_listing(now, Duration::ZERO).is_none(), "it would not last");
-        assert!(names.worth_listing(now + TTL, TTL).is_none(), "long ago");
-        let lister = names.worth_listing(now, TTL);
-        assert!(lister.is_some() && names.worth_listing(now, TTL).is_none(), "two at once");
+        assert!(names.worth_listing(now, Duration::ZERO, TTL).is_none(), "it would not last");
+        assert!(names.worth_listing(now, TTL, Duration::ZERO).is_none(), "what is absent would not be believed");
+        assert!(names.worth_listing(now + TTL, TTL, TTL).is_none(), "long ago");
+        let lister = names.worth_listing(now, TTL, TTL);
+        assert!(lister.as_ref().is_some_and(|lister| lister.for_absent));
+        assert!(names.worth_listing(now, TTL, TTL).is_none(), "two at once");
         drop(lister);
-        assert!(names.worth_listing(now, TTL).is_some());
+        assert!(names.worth_listing(now, TTL, TTL).is_some());
         names.note_large(now);
-        assert!(names.worth_listing(now, TTL).is_none(), "it is too large");
+        assert!(names.worth_listing(now, TTL, TTL).is_none(), "it is too large");
+    }
+
+    #[test]
+    fn a_listing_is_worth_it_when_many_names_are_asked_for_of_which_nothing_is_known() {
+        let now = Instant::now();
+        let mut names = DirNames::default();
+        for asked in 0..ASKED_WORTH {
+            assert!(names.worth_listing(now, TTL, TTL).is_none(), "after {asked}");
+            names.note_unknown(now);
+        }
+        let lister = names.worth_listing(now, TTL, Duration::ZERO);
+        assert!(lister.is_some_and(|lister| !lister.for_absent));
+        assert!(names.worth_listing(now + TTL, TTL, TTL).is_none(), "long ago");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod crash_files;
 mod crash_loads;
 mod crash_rename;
 mod disk_cache;
+mod economy;
 mod faults;
 mod links;
 mod metadata;
