@@ -156,10 +156,15 @@ impl Filesystem {
         listed: &Listed,
         began: Instant,
     ) -> Result<Option<Pin>> {
-        if let (Some(child), Some(version)) = (self.table.child(parent, name), &listed.version)
-            && self.confirms(&child, version, began)
-        {
-            return Ok(Some(child));
+        if let Some(child) = self.table.child(parent, name) {
+            let confirmed = match &listed.version {
+                Some(version) => self.confirms(&child, version, began),
+                // Of a directory a listing says no more than that it is there.
+                None => child.inode().kind() == Kind::Dir && child.inode().is_fresh(Instant::now()),
+            };
+            if confirmed {
+                return Ok(Some(child));
+            }
         }
         if self.keeps_metadata() {
             return Ok(None);
