@@ -1,9 +1,10 @@
-//! What a mount does in a second, and what it asks of S3 for it: sequential writing and reading, small files, listings,
+//! What a mount does in a second, and what it asks of S3 for it: sequential writing and reading, small files, names,
 //! random reads, many files at once, the disk cache, on the in-process server with a chosen latency; `--peers` runs s3fs and rclone beside it.
 //!
 //! Each step has a mount of its own, so that nothing is read from a cache that the step before filled.
 
 mod mounts;
+mod names;
 mod reads;
 mod table;
 mod wire;
@@ -20,7 +21,7 @@ use mounts::{Mounted, Program};
 use table::{Row, Table};
 
 const HELP: &str = "cargo bench --bench mount -- [--size 1GiB] [--latency 20ms] [--files 1000] [--names 10000] [--peers] \
-                    [--small] [--only wire|writes]";
+                    [--small] [--only names|wire|writes]";
 
 const BLOCK: usize = 1 << 20;
 
@@ -29,6 +30,7 @@ type Failure = Box<dyn std::error::Error>;
 /// A part of the table that can be asked for alone.
 #[derive(Clone, Copy, Debug)]
 enum Section {
+    Names,
     Wire,
     Writes,
 }
@@ -41,6 +43,12 @@ struct Plan {
     files: usize,
     names: usize,
     peers: bool,
+    /// Names of one large directory.
+    many: usize,
+    /// Names of one that is larger than anything that is kept, if it is measured.
+    most: Option<usize>,
+    /// Directories of a tree, each with so many files when it is walked, and so many when it is made and removed.
+    tree: (usize, usize, usize),
     /// Only this section.
     only: Option<Section>,
 }
@@ -77,6 +85,9 @@ fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure
         files: 1000,
         names: 10_000,
         peers: false,
+        many: 100_000,
+        most: Some(1_000_000),
+        tree: (100, 100, 20),
         only: None,
     };
     let mut arguments = arguments.peekable();
@@ -89,12 +100,15 @@ fn plan(arguments: impl Iterator<Item = String>) -> Result<Option<Plan>, Failure
             "--names" => plan.names = value()?.parse()?,
             "--peers" => plan.peers = true,
             "--only" => match value()?.as_str() {
+                "names" => plan.only = Some(Section::Names),
                 "wire" => plan.only = Some(Section::Wire),
                 "writes" => plan.only = Some(Section::Writes),
                 other => return Err(format!("there is no section {other}; {HELP}").into()),
             },
             "--small" => {
-                plan = Plan { size: 32 << 20, latency: Duration::from_millis(2), files: 50, names: 500, ..plan };
+                let latency = Duration::from_millis(2);
+                let few = Plan { size: 32 << 20, latency, files: 50, names: 500, ..plan };
+                plan = Plan { many: 2500, most: None, tree: (10, 10, 5), ..few };
             }
             // cargo adds it.
             "--bench" => {}
@@ -128,17 +142,13 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
     let server = Server::start(ServerOptions { opaque_etags, ..ServerOptions::default() })?;
     let bucket = server.bucket("bench");
     match plan.only {
+        Some(Section::Names) => return names::measure(program, plan, &server, table),
         Some(Section::Wire) => return wire::measure(program, plan, &server, table),
         Some(Section::Writes) => return writes::measure(program, plan, &server, table),
         None => {}
     }
-    for number in 0..plan.names {
-        bucket.put(&format!("names/name-{number:06}"), "x");
-    }
     // s3fs takes a directory for one only when it has a marker.
-    for dir in ["names/", "small/"] {
-        bucket.put(dir, "");
-    }
+    bucket.put("small/", "");
     server.set_shape(Shape { first_byte: plan.latency, ..Shape::default() });
     type Work<'a> = &'a dyn Fn(&Path) -> Result<(), Failure>;
     let mut step = |what: &str, bytes: u64, more: &str, work: Work<'_>| -> Result<(), Failure> {
@@ -187,7 +197,7 @@ fn measure(program: Program, plan: &Plan, table: &mut Table) -> Result<(), Failu
     step(&format!("cp of {} MiB within the mount", plan.size >> 20), plan.size, "", &|root| copy_large(root))?;
     bucket.delete("copied");
     bucket.delete("large");
-    step(&format!("list {} names", plan.names), 0, "", &|root| list(&root.join("names"), plan.names))?;
+    names::measure(program, plan, &server, table)?;
     reads::measure(program, plan, &server, table)?;
     wire::measure(program, plan, &server, table)?;
     writes::measure(program, plan, &server, table)
@@ -252,9 +262,4 @@ fn write_small(dir: &Path, count: usize) -> Result<(), Failure> {
         std::fs::write(dir.join(format!("file-{number}")), [number as u8; 4096])?;
     }
     Ok(())
-}
-
-fn list(dir: &Path, count: usize) -> Result<(), Failure> {
-    let found = std::fs::read_dir(dir)?.collect::<Result<Vec<_>, _>>()?.len();
-    if found == count { Ok(()) } else { Err(format!("{found} names instead of {count}").into()) }
 }

@@ -35,8 +35,10 @@ pub struct Outcome {
     pub time: Duration,
     /// Bytes that S3 sent.
     came: u64,
-    /// Most memory of the daemon.
-    memory: u64,
+    /// Most memory of the daemon, in bytes.
+    pub memory: u64,
+    /// Requests.
+    pub asked: u64,
 }
 
 /// Runs one step on a mount of its own.
@@ -65,7 +67,8 @@ pub fn step_with(
     let memory = mounted.peak_memory();
     drop(mounted);
     let counters = server.counters();
-    let outcome = Outcome { time, came: counters.of(Operation::GetObject).bytes_out, memory };
+    let came = counters.of(Operation::GetObject).bytes_out;
+    let outcome = Outcome { time, came, memory, asked: counters.total().requests };
     table.add(Row {
         what: what.to_owned(),
         program: program.name(),
@@ -89,14 +92,6 @@ pub fn measure(program: Program, plan: &Plan, server: &Server, table: &mut Table
         bucket.put(&format!("{dir}/"), "");
     }
 
-    let names = plan.names;
-    let one_by_one = plan.latency * u32::try_from(names)?;
-    let what = format!("ls -l of {names} names");
-    let look = |root: &Path| look_at_all(&root.join("names"), names);
-    step((program, server, table), (&what, 0), look, |outcome| {
-        let times = one_by_one.as_secs_f64() / outcome.time.as_secs_f64();
-        format!("{times:.1} times faster than one HEAD after another")
-    })?;
     let files = plan.files;
     let serial = plan.latency * u32::try_from(files)?;
     let faster = |outcome: &Outcome| {
@@ -222,14 +217,6 @@ fn largest_below(dir: &Path) -> Result<Option<PathBuf>, Failure> {
         }
     }
     Ok(found.map(|(_, path)| path))
-}
-
-/// As `ls -l` does: all names, and then the attributes of each.
-fn look_at_all(dir: &Path, count: usize) -> Result<(), Failure> {
-    let output = std::process::Command::new("ls").arg("-l").arg(dir).output()?;
-    // The first line tells blocks.
-    let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count();
-    if output.status.success() && lines == count + 1 { Ok(()) } else { Err(format!("ls told {lines} lines").into()) }
 }
 
 /// Reads all files of a directory in the order in which it lists them.

@@ -137,13 +137,10 @@ impl Filesystem {
         began: Instant,
         trusted: bool,
     ) -> Result<Pin> {
-        if let Some(child) = self.table.child(parent, name) {
-            // Of a directory a listing says no more than that it is there.
-            let told_enough = listed.kind == Kind::Dir && child.inode().kind() == Kind::Dir;
-            let is_fresh = || child.inode().is_fresh(Instant::now());
-            if child.inode().lock().is_local() || ((told_enough || !trusted) && is_fresh()) {
-                return Ok(child);
-            }
+        if let Some(child) = self.table.child(parent, name)
+            && (child.inode().lock().is_local() || (!trusted && child.inode().is_fresh(Instant::now())))
+        {
+            return Ok(child);
         }
         if trusted && let Some(pin) = self.from_listing(parent, name, listed, began)? {
             return Ok(pin);
@@ -161,10 +158,15 @@ impl Filesystem {
         listed: &Listed,
         began: Instant,
     ) -> Result<Option<Pin>> {
-        if let (Some(child), Some(version)) = (self.table.child(parent, name), &listed.version)
-            && self.confirms(&child, version, began)
-        {
-            return Ok(Some(child));
+        if let Some(child) = self.table.child(parent, name) {
+            let confirmed = match &listed.version {
+                Some(version) => self.confirms(&child, version, began),
+                // Of a directory a listing says no more than that it is there.
+                None => child.inode().kind() == Kind::Dir && child.inode().is_fresh(Instant::now()),
+            };
+            if confirmed {
+                return Ok(Some(child));
+            }
         }
         if self.keeps_metadata() {
             return Ok(None);

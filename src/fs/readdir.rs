@@ -14,7 +14,7 @@ use super::dir_stream::{DirStream, PageAhead, Progress};
 use super::handle::DirHandle;
 use super::reply::{DirEntry, EntryName};
 use crate::error::{Error, Result};
-use crate::inode::{FileState, FileType, KeptListing, Kind, Listed, Passage, Pin, TARGET_MAX};
+use crate::inode::{DirNames, FileState, FileType, KeptListing, Kind, Listed, Passage, Pin, TARGET_MAX};
 use crate::store::ListRequest;
 use crate::types::{DirPrefix, Fh, Ino, Name};
 
@@ -189,10 +189,8 @@ impl Filesystem {
     fn end_listing(self: &Arc<Self>, dir: Ino, stream: &mut DirStream) -> Result<()> {
         let inode = self.table.get_plain(dir)?;
         // What was listed before a move is of versions that are no more.
-        if stream.before_move.is_empty() {
-            let mut data = inode.lock();
-            let names = &mut data.dir()?.names;
-            names.keep_listing(stream.entries.iter().cloned().collect(), stream.began);
+        if stream.before_move.is_empty() && DirNames::may_keep(stream.entries.len()) {
+            self.table.keep_listing(&inode, stream.entries.iter().cloned().collect(), stream.began)?;
         }
         self.add_local(dir, stream);
         Ok(())

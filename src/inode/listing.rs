@@ -3,7 +3,6 @@
 //! Owns memory bounds for all three. Knows nothing of requests: pages and outcomes are given to it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -13,14 +12,14 @@ use lru::LruCache;
 use super::attr::Kind;
 use crate::types::{Ino, Name, Version};
 
-/// A listing with more names than this is not kept: about 100 bytes a name.
+/// A listing with more names than this is not kept: about 200 bytes a name.
 const LISTING_MAX: usize = 200_000;
 
 /// How long it is remembered that a name was changed here: longer than any answer is believed that may be older than that.
 const CHANGES_KEPT: Duration = Duration::from_secs(10);
 
 /// Names that were not there, for each directory.
-const MISSES_MAX: NonZeroUsize = NonZeroUsize::new(4096).unwrap();
+const MISSES_MAX: usize = 4096;
 
 /// So many questions for names that are not there, or of which nothing is known, while a listing would have lasted, make it worth to
 /// have one.
@@ -105,7 +104,8 @@ impl Default for DirNames {
             listed: BTreeMap::new(),
             listed_at: None,
             repeatable: false,
-            misses: LruCache::new(MISSES_MAX),
+            // One with a limit of its own takes all of its memory at once, and there are many directories.
+            misses: LruCache::unbounded(),
             removed: HashMap::new(),
             changes: 0,
             changed: HashMap::new(),
@@ -124,10 +124,15 @@ impl DirNames {
         self.changes
     }
 
-    /// Keeps a whole listing that began at `began`. What changed here since stands as it was changed.
-    pub fn keep_listing(&mut self, mut entries: BTreeMap<Name, Listed>, began: Instant) {
-        if entries.len() > LISTING_MAX || self.changes_since.is_some_and(|since| since > began) {
-            return;
+    /// False for a listing of so many names that it is not kept.
+    pub fn may_keep(names: usize) -> bool {
+        names <= LISTING_MAX
+    }
+
+    /// Keeps a whole listing that began at `began`. What changed here since stands as it was changed. False when it is not kept.
+    pub fn keep_listing(&mut self, mut entries: BTreeMap<Name, Listed>, began: Instant) -> bool {
+        if !Self::may_keep(entries.len()) || self.changes_since.is_some_and(|since| since > began) {
+            return false;
         }
         for (name, (_, listed)) in self.changed.iter().filter(|(_, (at, _))| *at >= began) {
             match listed {
@@ -139,6 +144,7 @@ impl DirNames {
         self.listed_at = Some(began);
         self.repeatable = true;
         self.misses.clear();
+        true
     }
 
     /// It was asked for a name that is not there.
@@ -217,6 +223,9 @@ impl DirNames {
     pub fn note_miss(&mut self, name: &Name, now: Instant) {
         self.listed.remove(name);
         self.misses.put(name.clone(), now);
+        if self.misses.len() > MISSES_MAX {
+            self.misses.pop_lru();
+        }
         self.note_absent(now);
     }
 
@@ -237,6 +246,9 @@ impl DirNames {
             Some(listed) if self.listed_at.is_some() => self.listed.insert(name.clone(), listed),
             _ => self.listed.remove(name),
         };
+        if !Self::may_keep(self.listed.len()) {
+            self.forget_listing();
+        }
         self.removed.remove(name);
     }
 
@@ -289,6 +301,11 @@ impl DirNames {
     /// All unlinked inodes whose objects wait.
     pub fn all_hidden(&self) -> Vec<Ino> {
         self.removed.values().copied().collect()
+    }
+
+    /// How many names the listing has that is kept.
+    pub fn listed_names(&self) -> usize {
+        self.listed.len()
     }
 
     /// Nothing of the listing is believed any more.
@@ -390,6 +407,20 @@ mod tests {
         assert_eq!(names.known(&name("a"), now + TTL, TTL, TTL), Known::Unknown);
         names.note_change(&name("a"), None);
         assert_eq!(names.known(&name("a"), now, TTL, TTL), Known::Unknown);
+    }
+
+    #[test]
+    fn a_directory_remembers_no_more_names_than_it_may() {
+        let now = Instant::now();
+        let mut names = DirNames::default();
+        (0..MISSES_MAX + 100).for_each(|number| names.note_miss(&name(&format!("{number}")), now));
+        assert_eq!(names.misses.len(), MISSES_MAX);
+        assert!(names.misses.peek(&name("99")).is_none(), "the oldest stayed");
+        let many = |count: usize| (0..count).map(|number| (name(&format!("{number}")), dir())).collect();
+        assert!(!names.keep_listing(many(LISTING_MAX + 1), now) && names.listed_names() == 0);
+        assert!(names.keep_listing(many(LISTING_MAX), now));
+        names.note_change(&name("one more"), Some(dir()));
+        assert_eq!((names.listed_names(), names.listed_at()), (0, None), "it grew without end");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod backing;
 mod freshness;
 mod gate;
 mod listing;
+mod listings;
 mod node;
 mod owned;
 mod posix;

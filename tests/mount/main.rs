@@ -21,6 +21,7 @@ mod faults;
 mod links;
 mod metadata;
 mod model;
+mod names;
 mod passthrough;
 mod posix_attributes;
 mod posix_open;

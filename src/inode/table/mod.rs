@@ -10,11 +10,15 @@ use std::time::Instant;
 
 use super::attr::{Kind, Ownership};
 use super::gate::{Closed, Gate};
+use super::listings::Listings;
 use super::node::{Body, DirBody, Inode, NodeData};
 use super::owned::Owned;
 use super::state::{Event, FileState};
 use crate::error::{Error, Result};
 use crate::types::{DirPrefix, Ino, Name, ObjectKey};
+
+/// Room that a map keeps in any case.
+const MAP_MIN: usize = 1024;
 
 /// Where an inode stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +50,7 @@ pub struct InodeTable {
     prefix: DirPrefix,
     rows: Mutex<Rows>,
     pub(super) gate_changed: tokio::sync::watch::Sender<u64>,
+    pub(super) listings: Listings,
 }
 
 /// Keeps an inode in the table while it is held: an open handle, or work under way.
@@ -81,7 +86,8 @@ impl InodeTable {
         let mut rows = Rows::default();
         let entry = Entry { inode, place: None, lookups: 1, pins: 1, children: HashMap::new() };
         rows.entries.insert(Ino::ROOT, entry);
-        Arc::new(InodeTable { prefix, rows: Mutex::new(rows), gate_changed: tokio::sync::watch::Sender::new(0) })
+        let gate_changed = tokio::sync::watch::Sender::new(0);
+        Arc::new(InodeTable { prefix, rows: Mutex::new(rows), gate_changed, listings: Listings::default() })
     }
 
     pub(super) fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -360,6 +366,7 @@ impl Rows {
             && parent.children.get(&place.name) == Some(&ino)
         {
             parent.children.remove(&place.name);
+            give_back(&mut parent.children);
         }
         Some(place.parent)
     }
@@ -386,6 +393,7 @@ impl Rows {
         drop(data);
         let left = self.take_name(ino);
         self.entries.remove(&ino);
+        give_back(&mut self.entries);
         if let Some(left) = left {
             self.forget_if_unused(left);
         }
@@ -413,6 +421,13 @@ impl Rows {
                 None => return false,
             }
         }
+    }
+}
+
+/// A map that was large once does not stay so: it keeps room for twice what it has.
+fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    if map.capacity() > MAP_MIN && map.len() < map.capacity() / 4 {
+        map.shrink_to(map.len() * 2);
     }
 }
 
