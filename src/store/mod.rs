@@ -43,7 +43,7 @@ pub use credentials::{FoundCredentials, find_credentials};
 pub use faulty::{Fault, FaultKind, Faulty};
 pub use limited::Limited;
 pub use operation::Operation;
-pub use region::RegionSource;
+pub use region::{RegionSource, region_in_name};
 pub use s3::{Digest, S3Store, Sum};
 
 /// User metadata (`x-amz-meta-*`): lower-case names without that prefix, at most 2 KiB in all.

@@ -90,7 +90,7 @@ async fn ask_region(client: &Client, bucket: &str, how: Builder) -> Result<Optio
 }
 
 /// The region that a bucket's name tells: an access point's ARN names it, a directory bucket's name its zone.
-pub(super) fn region_in_name(bucket: &str) -> Option<String> {
+pub fn region_in_name(bucket: &str) -> Option<String> {
     if bucket.starts_with("arn:") {
         return bucket.split(':').nth(3).filter(|region| !region.is_empty()).map(str::to_owned);
     }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::app::sentence::{Failure, Status};
 use crate::config::{Config, PolicyKind};
+use crate::store::region_in_name;
 
 /// The policy as JSON.
 pub(super) fn text(config: &Config, kind: PolicyKind) -> Result<String, Failure> {
@@ -16,7 +17,7 @@ pub(super) fn text(config: &Config, kind: PolicyKind) -> Result<String, Failure>
         return Err(Failure::new(Status::System, sentence));
     }
     let variable = || ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| std::env::var(name).ok());
-    let region = config.store.region.clone().or_else(variable).unwrap_or_default();
+    let region = config.store.region.clone().or_else(|| region_in_name(bucket)).or_else(variable).unwrap_or_default();
     let policy = match bucket.ends_with("--x-s3") {
         true => of_directory_bucket(bucket, &region, kind),
         false => of_bucket(bucket, config.source.prefix().as_str(), &region, kind),

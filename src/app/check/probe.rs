@@ -78,11 +78,13 @@ impl<'a> Probe<'a> {
         left
     }
 
-    /// Does what may put an object under `key`. What the store refused for good is not there.
+    /// Does what may put an object under `key`. Only after a refusal that has no effect it is known not to be there.
     async fn noted<T>(&mut self, key: &ObjectKey, work: impl Future<Output = Result<T>>) -> Result<T> {
         self.keys.push(key.clone());
         let done = work.await;
-        if done.as_ref().is_err_and(|error| !error.is_transient()) {
+        let refused =
+            |error: &Error| matches!(error, Error::AccessDenied(_) | Error::PreconditionFailed | Error::Unsupported(_));
+        if done.as_ref().is_err_and(refused) {
             self.keys.retain(|kept| kept != key);
         }
         done
@@ -164,7 +166,7 @@ impl<'a> Probe<'a> {
     }
 }
 
-/// Names nothing that is not a right: what a store answers beside that is told as it is.
+/// An error behind the name of a right: what was denied stands there, and the way out behind it.
 pub(super) fn told(error: &Error) -> String {
     match error {
         Error::AccessDenied(_) => "denied (403)".to_owned(),
