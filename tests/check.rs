@@ -1,13 +1,18 @@
 //! `pailfs check` as a user runs it: what it says of credentials, clock, bucket and rights, and that it leaves nothing behind.
 #![cfg(feature = "demo")]
 
-use std::process::{Command, Output};
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use pailfs::demo::{Bucket, Fault, FaultKind, Operation, Server, ServerOptions};
 use serde_json::Value;
 
 const ACCESS_KEY: &str = "AKIDEXAMPLE00001234";
 const SECRET: &str = "hush-hush";
+
+/// Longest wait for the program.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server with a bucket, and the environment of a user who has its keys.
 struct World {
@@ -338,4 +343,41 @@ fn the_text_has_a_line_for_each() {
     for part in ["credentials        works: from the environment", "conditional write  not tried: use --write"] {
         assert!(text.contains(part), "{text}");
     }
+}
+
+#[test]
+fn an_interrupted_check_leaves_nothing() {
+    let world = World::new();
+    let silence = FaultKind::Silence { applied: true, pause: Duration::from_secs(600) };
+    world.server.add_fault(Fault::new(silence).on(Operation::UploadPart).once());
+    let mut command = world.command(&["s3://bucket/p", "--write"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program runs");
+    let start = Instant::now();
+    while world.server.counters().requests(Operation::UploadPart) == 0 {
+        assert!(start.elapsed() < PATIENCE, "no part is uploaded");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    // SAFETY: takes two numbers; the process is a child of this one that was not waited for.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    let output = child.wait_with_output().expect("a child of ours");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && said.contains("SIGINT came before"), "{said}");
+    world.is_clean();
+}
+
+/// Where the suite runs on another server, the check of it agrees with what the suite relies on.
+#[test]
+fn another_server_passes() {
+    let variable = |name: &str| std::env::var(name).ok();
+    let (Some(endpoint), Some(bucket)) = (variable("PAILFS_TEST_ENDPOINT"), variable("PAILFS_TEST_BUCKET")) else {
+        let _ = writeln!(std::io::stderr(), "skipped: another_server_passes: PAILFS_TEST_ENDPOINT is not set");
+        return;
+    };
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pailfs"));
+    command.args(["check", &format!("s3://{bucket}/check-{}", std::process::id()), "--write", "--json"]);
+    let report = report(0, command.args(["--endpoint-url", &endpoint]));
+    for right in RIGHTS {
+        assert_eq!(of(&report, right).0, "works", "{report}");
+    }
+    assert_eq!(report["not_removed"].as_array().map(Vec::len), Some(0), "{report}");
 }
