@@ -23,6 +23,7 @@ mod unit;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Request, parse};
@@ -31,7 +32,10 @@ use sentence::Failure;
 /// Runs the command that `args` (with the program's name first) ask for.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
-    let checks = args.get(1).is_some_and(|command| command == "check");
+    // Behind the name of a mount(8) helper comes a source.
+    let program = args.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
+    let is_helper = program.as_encoded_bytes().starts_with(b"mount.");
+    let checks = !is_helper && args.get(1).is_some_and(|command| command == "check");
     match parse(args) {
         Ok(Request::Mount(config)) => mount::run(&config),
         Ok(Request::Fake) => ExitCode::SUCCESS,

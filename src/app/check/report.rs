@@ -189,10 +189,11 @@ impl Report {
         self.not_removed.is_empty() && self.checks.iter().all(|check| check.state != State::Fails)
     }
 
-    /// A later word on the same replaces an earlier one.
+    /// A later word on the same replaces an earlier one. Details may come from servers: each is one line.
     fn set(&mut self, name: &'static str, state: State, detail: &str) {
         self.checks.retain(|check| check.name != name);
-        self.checks.push(Check { name, state, detail: detail.to_owned() });
+        let detail = detail.split_whitespace().collect::<Vec<_>>().join(" ");
+        self.checks.push(Check { name, state, detail });
     }
 
     /// Everything once and in order, also what was not come to.
