@@ -3,6 +3,7 @@
 //! Owns: what happens in which order when a mount starts and ends, going to the background, signals, the log, and
 //! the sentences and exit codes that a user gets. Knows nothing of single operations or of S3 requests.
 
+mod check;
 pub mod control;
 pub mod daemon;
 #[cfg(feature = "demo")]
@@ -22,6 +23,7 @@ mod unit;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use crate::config::{Request, parse};
@@ -29,12 +31,18 @@ use sentence::Failure;
 
 /// Runs the command that `args` (with the program's name first) ask for.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    match parse(args.into_iter().collect()) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    // Behind the name of a mount(8) helper comes a source.
+    let program = args.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
+    let is_helper = program.as_encoded_bytes().starts_with(b"mount.");
+    let checks = !is_helper && args.get(1).is_some_and(|command| command == "check");
+    match parse(args) {
         Ok(Request::Mount(config)) => mount::run(&config),
         Ok(Request::Fake) => ExitCode::SUCCESS,
         Ok(Request::Umount(request)) => umount::run(&request),
         Ok(Request::Status(request)) => status::run(&request),
         Ok(Request::Sync(request)) => sync::run(&request),
+        Ok(Request::Check(request)) => check::run(&request),
         Ok(Request::Recover(request)) => recover::run(&request),
         Ok(Request::Unit(request)) => unit::run(&request),
         #[cfg(feature = "demo")]
@@ -50,6 +58,8 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             let _ = io::stdout().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
+        // Its 1 says that something is refused.
+        Err(error) if checks => Failure::new(sentence::Status::System, error.to_string()).report(),
         Err(error) => Failure::from(error).report(),
     }
 }

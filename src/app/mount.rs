@@ -115,7 +115,8 @@ async fn tell_of_conditions(store: &S3Store, config: &Config) -> Option<bool> {
     }
 }
 
-fn store_options(config: &Config) -> StoreOptions {
+/// What to connect with.
+pub(super) fn store_options(config: &Config) -> StoreOptions {
     StoreOptions {
         bucket: config.source.bucket().to_owned(),
         region: config.store.region.clone(),

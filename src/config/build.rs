@@ -120,6 +120,9 @@ impl Given {
         if let Some(endpoint) = self.endpoint.take().filter(|_| !self.given("endpoint_url")) {
             self.element(("endpoint_url".to_owned(), Some(endpoint)))?;
         }
+        if !self.given("endpoint_url") {
+            source.check_at_aws()?;
+        }
         // `ro` and `rw` may both have been given; the kernel's flag knows which one came last.
         let read_only = self.kernel.read_only();
         self.values.insert("ro", Value::Flag(read_only));

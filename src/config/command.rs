@@ -9,6 +9,7 @@ use clap::ArgMatches;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::build::Given;
+use super::check::{self, CheckRequest};
 use super::defaults::endpoint_of_environment;
 use super::definition::{command, helper_command};
 use super::demo::{self, DemoRequest};
@@ -31,6 +32,8 @@ pub enum Request {
     Status(StatusRequest),
     /// Wait until everything is stored.
     Sync(SyncRequest),
+    /// What works before a mount.
+    Check(CheckRequest),
     /// What killed mounts left.
     Recover(RecoverRequest),
     /// A systemd service.
@@ -53,7 +56,7 @@ pub struct UmountRequest {
 /// Names under which mount(8) calls us.
 const HELPER_NAMES: [&str; 2] = ["mount.pailfs", "mount.fuse.pailfs"];
 
-const COMMANDS: [&str; 8] = ["mount", "umount", "status", "sync", "recover", "unit", "demo", "help"];
+const COMMANDS: [&str; 9] = ["mount", "umount", "status", "sync", "check", "recover", "unit", "demo", "help"];
 
 /// Reads a whole argv.
 ///
@@ -87,6 +90,11 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
         })),
         Some(("status", matches)) => status::status_request(matches).map(Request::Status),
         Some(("sync", matches)) => status::sync_request(matches).map(Request::Sync),
+        // There is no mountpoint, and none is looked at.
+        Some(("check", matches)) => {
+            let config = given_options(matches)?.config(source(matches)?, Path::new("/"))?;
+            check::request(matches, config).map(Request::Check)
+        }
         Some(("recover", matches)) => recover_request(matches).map(Request::Recover),
         Some(("unit", matches)) => unit::request(matches, mount_config(matches)?).map(Request::Unit),
         Some(("demo", matches)) => demo::request(matches).map(Request::Demo),

@@ -7,7 +7,7 @@ use clap::builder::StyledStr;
 use clap::{Arg, ArgAction, Command};
 
 use super::table::{Fallback, Kind, OPTIONS, OptionSpec};
-use super::{demo, recover, status, unit};
+use super::{check, demo, recover, status, unit};
 
 pub(super) fn command() -> Command {
     Command::new("pailfs")
@@ -27,6 +27,7 @@ pub(super) fn command() -> Command {
         )
         .subcommand(status::status_command())
         .subcommand(status::sync_command())
+        .subcommand(check::command())
         .subcommand(recover::command())
         .subcommand(unit::command())
         .subcommand(demo::command())

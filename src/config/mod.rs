@@ -5,6 +5,7 @@
 //! requests, files or the kernel.
 
 mod build;
+mod check;
 mod command;
 mod defaults;
 mod definition;
@@ -23,6 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use check::{CheckRequest, PolicyKind};
 pub use command::{Request, UmountRequest, help_text, parse};
 pub use defaults::{home_directory, memory_limit_of};
 pub use demo::{DemoRequest, DemoServer};

@@ -54,6 +54,14 @@ impl Source {
         Ok(Source { typed: typed.to_owned(), bucket, prefix, region })
     }
 
+    /// The rules that only AWS has.
+    ///
+    /// # Errors
+    /// A sentence with the rule that was broken.
+    pub(super) fn check_at_aws(&self) -> Result<(), UsageError> {
+        if self.bucket.starts_with("arn:") { Ok(()) } else { check_reserved(&self.bucket) }
+    }
+
     /// As typed: what the mount table shows, and what mount(8) compares with fstab.
     pub fn typed(&self) -> &str {
         &self.typed
@@ -139,8 +147,9 @@ fn arn(text: &str) -> Result<(String, &str, Option<String>), UsageError> {
     Ok((bucket.to_owned(), prefix, (!region.is_empty()).then(|| region.to_owned())))
 }
 
-/// The naming rules of the S3 User Guide, "General purpose bucket naming rules", as far as another service may not
-/// be laxer; reserved endings stay allowed, since aliases of access points and directory buckets carry them.
+/// The naming rules of the S3 User Guide, "General purpose bucket naming rules", that hold for other services too. Names with
+/// upper-case letters and underscores, as AWS gave out before 2018 and some services do now, are refused everywhere: a host name
+/// can't carry them.
 fn check_bucket(name: &str) -> Result<(), UsageError> {
     let wrong = |rule: &str| Err(UsageError::new(format!("'{name}' is not a bucket's name: {rule}")));
     if name.is_empty() {
@@ -166,6 +175,28 @@ fn check_bucket(name: &str) -> Result<(), UsageError> {
         return wrong("it looks like an IP address; a server's address goes into endpoint_url");
     }
     Ok(())
+}
+
+/// Beginnings of names that AWS gives nobody (same page).
+const RESERVED_BEGINNINGS: [&str; 3] = ["xn--", "sthree-", "amzn-s3-demo-"];
+
+/// Endings of what is no bucket, and has no S3 API under such a name. Aliases of access points (`-s3alias`, `--ol-s3`) and
+/// directory buckets (`--x-s3`) end in others, and are sources like any other.
+const RESERVED_ENDINGS: [(&str, &str); 2] = [
+    (".mrap", "is of multi-region access points, which are named by their ARN"),
+    ("--table-s3", "is of table buckets, which hold no files"),
+];
+
+/// What AWS reserves, and other services do not.
+fn check_reserved(name: &str) -> Result<(), UsageError> {
+    let wrong = |rule: String| Err(UsageError::new(format!("'{name}' is not a bucket's name at AWS: {rule}")));
+    if let Some(beginning) = RESERVED_BEGINNINGS.iter().find(|beginning| name.starts_with(**beginning)) {
+        return wrong(format!("names that begin with '{beginning}' are reserved"));
+    }
+    match RESERVED_ENDINGS.iter().find(|(ending, _)| name.ends_with(ending)) {
+        Some((ending, what)) => wrong(format!("the ending '{ending}' {what}")),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +252,7 @@ mod tests {
             ("s3://Bucket", "lower-case"),
             ("s3://my_bucket", "holds '_'"),
             ("s3://ab", "2 long"),
+            ("s3://abcdefghijklmnopqrstuvwxyz-abcdefghijklmnopqrstuvwxyz-abcdefghij", "64 long"),
             ("-bucket", "begin and end"),
             ("bucket.", "begin and end"),
             ("my..bucket", "two dots"),
@@ -238,6 +270,24 @@ mod tests {
             assert!(error.contains(rule), "{typed}: {error}");
         }
         assert!(Source::parse(&format!("s3://bucket/{}", "x".repeat(1100))).is_err());
+    }
+
+    #[test]
+    fn what_aws_reserves_is_told_of_and_aliases_are_not() {
+        for (name, rule) in [
+            ("xn--bucket", "begin with 'xn--'"),
+            ("sthree-bucket", "begin with 'sthree-'"),
+            ("amzn-s3-demo-bucket", "begin with 'amzn-s3-demo-'"),
+            ("abc.mrap", "named by their ARN"),
+            ("data--table-s3", "table buckets"),
+        ] {
+            let source = Source::parse(name).expect("another service may have it");
+            let error = source.check_at_aws().expect_err(name).to_string();
+            assert!(error.contains(rule), "{name}: {error}");
+        }
+        for name in ["mine-abc-s3alias", "mine-abc--ol-s3", "fast--euc1-az1--x-s3", "bucket"] {
+            Source::parse(name).expect(name).check_at_aws().expect(name);
+        }
     }
 
     #[test]

@@ -9,6 +9,9 @@ use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result, s3_error};
 use std::sync::Arc;
 
+/// The region that a bucket without a constraint is in.
+const HOME_REGION: &str = "us-east-1";
+
 /// Answers S3 operations from memory.
 pub(super) struct Backend {
     shared: Arc<Shared>,
@@ -37,6 +40,10 @@ impl S3 for Backend {
 
     async fn create_bucket(&self, req: S3Request<CreateBucketInput>) -> Answer<CreateBucketOutput> {
         let name = req.input.bucket;
+        let asked = req.input.create_bucket_configuration.and_then(|place| place.location_constraint);
+        if asked.as_ref().map_or(HOME_REGION, |place| place.as_str()) != self.shared.region {
+            return Err(s3_error!(IllegalLocationConstraintException, "The constraint is not for this region."));
+        }
         let mut buckets = self.shared.state.lock();
         if buckets.by_name.contains_key(&name) {
             return Err(s3_error!(BucketAlreadyOwnedByYou));

@@ -17,6 +17,7 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
@@ -85,6 +86,7 @@ impl Server {
             tally: Arc::new(Tally::default()),
             region: options.region.clone(),
             etags: if options.opaque_etags { ETags::Opaque } else { ETags::Md5 },
+            clock_ahead: AtomicI64::new(0),
         });
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(WORKERS)
@@ -151,6 +153,11 @@ impl Server {
     /// Sets latency and bandwidth from now on.
     pub fn set_shape(&self, shape: Shape) {
         self.shared.shaper.set(shape);
+    }
+
+    /// Puts the server's clock so many seconds ahead of the machine's, or behind. Beyond 15 minutes every request is refused.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.clock_ahead.store(seconds, Ordering::SeqCst);
     }
 
     /// Adds a fault behind those that are there.

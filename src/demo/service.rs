@@ -11,13 +11,16 @@ use super::operation::{Address, Operation};
 use super::shape::{Connection, Path, Shaper};
 use super::state::State;
 use hyper::body::Incoming;
-use hyper::header::CONTENT_LENGTH;
+use hyper::header::{CONTENT_LENGTH, DATE, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
+use s3s::dto::{Timestamp, TimestampFormat};
 use s3s::service::S3Service;
 use s3s::{S3Result, s3_error};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 /// What all requests share, and the server's handle steers.
 #[derive(Debug)]
@@ -28,11 +31,16 @@ pub(super) struct Shared {
     pub(super) tally: Arc<Tally>,
     pub(super) region: String,
     pub(super) etags: ETags,
+    /// Seconds that the server's clock is ahead of the machine's.
+    pub(super) clock_ahead: AtomicI64,
 }
 
 /// Marks a request whose GET shall answer another range.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct WrongRange;
+
+/// How far the clock of a client may be off (S3 API Reference, "RequestTimeTooSkewed").
+const SKEW_LIMIT: Duration = Duration::from_secs(900);
 
 /// Answers one request; an error closes the connection without a reply.
 pub(super) async fn handle(
@@ -54,16 +62,19 @@ pub(super) async fn handle(
     request.extensions_mut().insert(address);
 
     let mut flaw = None;
-    let reply = match fault {
+    let mut reply = match fault {
         Some(FaultKind::DropBeforeApply) => return Err("closed before the request took effect, on demand".into()),
-        Some(FaultKind::Answer { status, code }) => error_reply(status, &code),
+        Some(FaultKind::Answer { status, code }) => error_reply(status, &code, &shared.region),
+        None if shared.clock_ahead().unsigned_abs() > SKEW_LIMIT.as_secs() => {
+            error_reply(403, "RequestTimeTooSkewed", &shared.region)
+        }
         Some(FaultKind::ApplyThenDrop) => {
             s3.call(request).await?;
             return Err("closed after the request took effect, on demand".into());
         }
         Some(FaultKind::ApplyThenAnswer { status, code }) => {
             s3.call(request).await?;
-            error_reply(status, &code)
+            error_reply(status, &code, &shared.region)
         }
         Some(FaultKind::Silence { applied, pause }) => {
             if applied {
@@ -72,7 +83,7 @@ pub(super) async fn handle(
             tokio::time::sleep(pause).await;
             return Err("closed after a silence, on demand".into());
         }
-        _ if renames => error_reply(501, "NotImplemented"),
+        _ if renames => error_reply(501, "NotImplemented", &shared.region),
         other => {
             flaw = other.as_ref().and_then(flaw_of);
             if other == Some(FaultKind::WrongRange) {
@@ -84,6 +95,7 @@ pub(super) async fn handle(
     if reply.status().is_client_error() || reply.status().is_server_error() {
         body.drain().await;
     }
+    shared.date(&mut reply);
     let first_byte = shared.shaper.get().first_byte;
     if !first_byte.is_zero() {
         tokio::time::sleep(first_byte).await;
@@ -105,10 +117,12 @@ fn flaw_of(kind: &FaultKind) -> Option<Flaw> {
     }
 }
 
-/// An error as S3 writes it.
-fn error_reply(status: u16, code: &str) -> Response<s3s::Body> {
+/// An error as S3 writes it. A redirect names the region.
+fn error_reply(status: u16, code: &str, region: &str) -> Response<s3s::Body> {
+    let place = if status == 301 { format!("<Region>{region}</Region>") } else { String::new() };
     let text = format!(
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code><Message>on demand</Message></Error>"
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\
+         <Error><Code>{code}</Code><Message>on demand</Message>{place}</Error>"
     );
     let mut reply = Response::new(s3s::Body::from(text));
     *reply.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
@@ -158,6 +172,24 @@ pub(super) fn access_denied() -> s3s::S3Error {
 }
 
 impl Shared {
+    fn clock_ahead(&self) -> i64 {
+        self.clock_ahead.load(Ordering::SeqCst)
+    }
+
+    /// Dates an answer by the server's clock, where that is not the machine's.
+    fn date(&self, reply: &mut Response<s3s::Body>) {
+        let (ahead, now) = (self.clock_ahead(), SystemTime::now());
+        let off = Duration::from_secs(ahead.unsigned_abs());
+        let shown = if ahead < 0 { now.checked_sub(off) } else { now.checked_add(off) };
+        let mut text = Vec::new();
+        let Some(shown) = shown.filter(|_| ahead != 0) else { return };
+        if Timestamp::from(shown).format(TimestampFormat::HttpDate, &mut text).is_ok()
+            && let Ok(value) = HeaderValue::from_bytes(&text)
+        {
+            reply.headers_mut().insert(DATE, value);
+        }
+    }
+
     /// For what one request does beyond its own address, such as reading the source of a copy.
     pub(super) fn check_access(&self, operation: Operation, key: &str) -> S3Result {
         if self.faults.is_denied(operation, key) { Err(access_denied()) } else { Ok(()) }

@@ -19,17 +19,17 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::Connector;
 use aws_smithy_http_client::proxy::ProxyConfig;
 use aws_smithy_http_client::tls::{self, TlsContext, rustls_provider::CryptoMode};
-use aws_smithy_runtime::client::auth::no_auth::NO_AUTH_SCHEME_ID;
 use aws_smithy_runtime::client::dns::TokioDnsResolver;
 use aws_smithy_runtime::client::identity::IdentityCache;
 use aws_smithy_runtime::client::retries::{RetryPartition, TokenBucket};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
 use aws_types::service_config::ServiceConfigKey;
 
+use super::region::{HOME_REGION, RegionSource, find_region, region_in_name};
 use super::renew::Renewing;
 use super::s3::Attempts;
 use super::signing::BodySigning;
-use super::{S3Store, errors, trust};
+use super::{S3Store, trust};
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 
@@ -50,9 +50,6 @@ const RETRY_TOKENS: usize = 1000;
 
 /// About four retries per second for ever, so that a long outage keeps being tried and is not hammered.
 const RETRY_TOKENS_PER_SECOND: f32 = 20.0;
-
-/// The region that AWS treats as home of the global namespace, and that other stores mostly ignore.
-const HOME_REGION: &str = "us-east-1";
 
 /// Which checksums go with requests: CRC-64/NVME, where none is named.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,11 +169,12 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
     if options.no_sign_request {
         builder = builder.allow_no_auth();
     }
-    let known = options.region.clone().or_else(|| region_in_name(&options.bucket));
-    let configured = sdk.region().map(|region| region.as_ref().to_owned());
-    let region = match known {
+    let given = options.region.clone().map(|region| (region, RegionSource::Given));
+    let known = given.or_else(|| Some((region_in_name(&options.bucket)?, RegionSource::Name)));
+    let configured = sdk.region().map(|region| (region.as_ref().to_owned(), RegionSource::configured()));
+    let (region, region_source) = match known {
         Some(region) => region,
-        None if custom => configured.unwrap_or_else(|| HOME_REGION.to_owned()),
+        None if custom => configured.unwrap_or_else(|| (HOME_REGION.to_owned(), RegionSource::Default)),
         None => find_region(&sdk, &options.bucket, configured).await?,
     };
     let attempts = Attempts::default();
@@ -185,6 +183,8 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         client: Client::from_conf(config),
         bucket: options.bucket.clone(),
         region,
+        region_source,
+        endpoint: endpoint.clone(),
         requester_pays: options.requester_pays,
         is_aws: !custom,
         checksums,
@@ -196,7 +196,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
     })
 }
 
-async fn load(options: &StoreOptions, trust: Option<TlsContext>) -> SdkConfig {
+pub(super) async fn load(options: &StoreOptions, trust: Option<TlsContext>) -> SdkConfig {
     // Environment and profile only: the default chain would go on to ask the instance metadata service, which
     // off EC2 takes seconds to fail.
     let mut profile = ProfileFileRegionProvider::builder();
@@ -257,7 +257,7 @@ fn http_client(trust: Option<TlsContext>) -> SharedHttpClient {
 
 /// Where requests go if not to AWS: by option, by `AWS_ENDPOINT_URL`, `AWS_ENDPOINT_URL_S3` or the
 /// profile. The SDK finds the same address by the same rules.
-fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
+pub(super) fn custom_endpoint(sdk: &SdkConfig) -> Option<String> {
     let key = ServiceConfigKey::builder().service_id("S3").env("AWS_ENDPOINT_URL").profile("endpoint_url").build();
     let for_s3 = key.ok().and_then(|key| sdk.service_config()?.load_config(key));
     for_s3.or_else(|| sdk.endpoint_url().map(str::to_owned))
@@ -271,65 +271,6 @@ pub(super) async fn ask_first<T>(ask: impl AsyncFn(Builder) -> Result<T>) -> Res
         Err(Error::Unavailable(_) | Error::Timeout(_)) => ask(Builder::new()).await,
         done => done,
     }
-}
-
-/// Asks AWS where the bucket is. Any region's endpoint knows, and says so in refusals and redirects too, so the
-/// request needs neither a signature nor permissions.
-async fn find_region(sdk: &SdkConfig, bucket: &str, configured: Option<String>) -> Result<String> {
-    let first = configured.clone().unwrap_or_else(|| HOME_REGION.to_owned());
-    let config = Builder::from(sdk).region(Region::new(first)).allow_no_auth();
-    let client = Client::from_conf(config.auth_scheme_preference([NO_AUTH_SCHEME_ID]).build());
-    match ask_first(async |how| ask_region(&client, bucket, how).await).await {
-        Err(Error::NoSuchBucket) => Err(Error::NoSuchBucket),
-        Err(error) => configured.ok_or(error),
-        Ok(named) => named.or(configured).ok_or(Error::WrongRegion(None)),
-    }
-}
-
-/// The region that the answer names, be it a refusal.
-async fn ask_region(client: &Client, bucket: &str, how: Builder) -> Result<Option<String>> {
-    let answer = match client.head_bucket().bucket(bucket).customize().config_override(how).send().await {
-        Ok(answer) => return Ok(answer.bucket_region().map(str::to_owned)),
-        Err(error) => error,
-    };
-    let raw = answer.raw_response();
-    if raw.is_some_and(|raw| raw.status().as_u16() == 404) {
-        return Err(Error::NoSuchBucket);
-    }
-    match raw.and_then(|raw| raw.headers().get(errors::REGION_HEADER)) {
-        Some(region) => Ok(Some(region.to_owned())),
-        None => Err(errors::read("HeadBucket", answer)),
-    }
-}
-
-/// The region that a bucket's name tells: an access point's ARN names it, a directory bucket's name its zone.
-fn region_in_name(bucket: &str) -> Option<String> {
-    if bucket.starts_with("arn:") {
-        return bucket.split(':').nth(3).filter(|region| !region.is_empty()).map(str::to_owned);
-    }
-    let (_, zone) = bucket.strip_suffix("--x-s3")?.rsplit_once("--")?;
-    region_of_zone(zone)
-}
-
-/// `usw2-az1` is in `us-west-2`: an area of two letters, a direction by its initials, a number.
-fn region_of_zone(zone: &str) -> Option<String> {
-    let (place, _) = zone.split_once('-')?;
-    let (area, rest) = place.split_at_checked(2)?;
-    let digit = rest.find(|c: char| c.is_ascii_digit())?;
-    let (initials, number) = rest.split_at(digit);
-    let direction = match initials {
-        "n" => "north",
-        "s" => "south",
-        "e" => "east",
-        "w" => "west",
-        "c" => "central",
-        "ne" => "northeast",
-        "nw" => "northwest",
-        "se" => "southeast",
-        "sw" => "southwest",
-        _ => return None,
-    };
-    Some(format!("{area}-{direction}-{number}"))
 }
 
 #[cfg(test)]
@@ -371,13 +312,17 @@ mod tests {
         }
     }
 
-    async fn region_by(answer: &'static str, configured: Option<String>) -> Result<String> {
+    fn configured(region: &str) -> Option<(String, RegionSource)> {
+        Some((region.to_owned(), RegionSource::Environment))
+    }
+
+    async fn region_by(answer: &'static str, configured: Option<(String, RegionSource)>) -> Result<String> {
         let (endpoint, request) = answering(answer);
         let found = find_region(&load(&at(endpoint), None).await, "data", configured).await;
         let request = request.join().unwrap();
         assert!(request.starts_with("head /data"), "{request}");
         assert!(!request.contains("authorization:"), "{request}");
-        found
+        found.map(|(region, _)| region)
     }
 
     #[tokio::test]
@@ -387,17 +332,17 @@ mod tests {
             "HTTP/1.1 301 Moved Permanently\r\nx-amz-bucket-region: eu-west-3\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 403 Forbidden\r\nx-amz-bucket-region: eu-west-3\r\ncontent-length: 0\r\n\r\n",
         ] {
-            assert_eq!(region_by(answer, Some("us-west-2".into())).await.unwrap(), "eu-west-3");
+            assert_eq!(region_by(answer, configured("us-west-2")).await.unwrap(), "eu-west-3");
         }
     }
 
     #[tokio::test]
     async fn an_answer_without_a_region_leaves_the_configured_one() {
         let silent = "HTTP/1.1 403 Forbidden\r\ncontent-length: 0\r\n\r\n";
-        assert_eq!(region_by(silent, Some("us-west-2".into())).await.unwrap(), "us-west-2");
+        assert_eq!(region_by(silent, configured("us-west-2")).await.unwrap(), "us-west-2");
         assert!(matches!(region_by(silent, None).await, Err(Error::AccessDenied(_))));
         let missing = "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
-        assert!(matches!(region_by(missing, Some("us-west-2".into())).await, Err(Error::NoSuchBucket)));
+        assert!(matches!(region_by(missing, configured("us-west-2")).await, Err(Error::NoSuchBucket)));
     }
 
     #[tokio::test]
@@ -411,7 +356,7 @@ mod tests {
         let found = find_region(&sdk, "data", None).await;
         assert!(matches!(found, Err(Error::Unreachable(_))), "{found:?}");
         assert_eq!(tries.swap(0, Ordering::SeqCst), 2);
-        assert_eq!(find_region(&sdk, "data", Some("us-west-2".into())).await.unwrap(), "us-west-2");
+        assert_eq!(find_region(&sdk, "data", configured("us-west-2")).await.unwrap(), configured("us-west-2").unwrap());
         assert_eq!(tries.load(Ordering::SeqCst), 2);
     }
 
@@ -433,14 +378,5 @@ mod tests {
         let refused = store.head(&ObjectKey::from_store("a")).await;
         assert!(matches!(&refused, Err(Error::WrongRegion(Some(region))) if region == "eu-west-3"), "{refused:?}");
         request.join().unwrap();
-    }
-
-    #[test]
-    fn names_tell_regions() {
-        assert_eq!(region_in_name("arn:aws:s3:eu-west-1:123:accesspoint/ap"), Some("eu-west-1".into()));
-        assert_eq!(region_in_name("data--usw2-az1--x-s3"), Some("us-west-2".into()));
-        assert_eq!(region_in_name("data--apne1-az4--x-s3"), Some("ap-northeast-1".into()));
-        assert_eq!(region_in_name("data"), None);
-        assert_eq!(region_in_name("data--x-s3"), None);
     }
 }

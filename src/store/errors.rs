@@ -180,7 +180,7 @@ fn innermost(error: &(dyn StdError + 'static)) -> String {
 }
 
 /// What each source says, outermost first, on one line.
-fn all(error: &(dyn StdError + 'static)) -> String {
+pub(super) fn all(error: &(dyn StdError + 'static)) -> String {
     let mut texts: Vec<String> = Vec::new();
     for source in chain(error) {
         let text = source.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

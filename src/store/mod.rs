@@ -9,11 +9,14 @@ mod attributes;
 mod base64;
 mod connect;
 mod counted;
+mod create;
+mod credentials;
 mod errors;
 mod faulty;
 mod latency;
 mod limited;
 mod operation;
+mod region;
 mod renew;
 mod s3;
 mod signing;
@@ -35,9 +38,12 @@ pub use attributes::{Encryption, Tags};
 pub use base64::{from_base64, to_base64};
 pub use connect::{AccessKeys, Checksums, StoreOptions, connect};
 pub use counted::{Count, Counted, Counts};
+pub use create::{Made, create_bucket};
+pub use credentials::{FoundCredentials, find_credentials};
 pub use faulty::{Fault, FaultKind, Faulty};
 pub use limited::Limited;
 pub use operation::Operation;
+pub use region::{RegionSource, region_in_name};
 pub use s3::{Digest, S3Store, Sum};
 
 /// User metadata (`x-amz-meta-*`): lower-case names without that prefix, at most 2 KiB in all.

@@ -30,10 +30,11 @@ use aws_sdk_s3::types::RequestPayer;
 pub(super) use attempts::Attempts;
 
 use super::connect::ask_first;
+use super::region::RegionSource;
 use super::signing::BodySigning;
 use super::{
-    Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore,
-    PartSource, PartsPage, UploadBody, UploadedPart,
+    Attributes, Capabilities, Checksums, CopyRequest, GetReply, ListPage, ListRequest, ListedObject, ObjectInfo,
+    ObjectStore, PartSource, PartsPage, UploadBody, UploadedPart,
 };
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
@@ -51,6 +52,9 @@ pub struct S3Store {
     pub(super) client: Client,
     pub(super) bucket: String,
     pub(super) region: String,
+    pub(super) region_source: RegionSource,
+    /// `None` is AWS.
+    pub(super) endpoint: Option<String>,
     pub(super) requester_pays: bool,
     /// No other endpoint was asked for.
     pub(super) is_aws: bool,
@@ -71,8 +75,17 @@ impl S3Store {
     /// # Errors
     /// `NoSuchBucket`, `AccessDenied`, `BadCredentials`, `WrongRegion`, `Unreachable`, …
     pub async fn check(&self, prefix: &DirPrefix) -> Result<()> {
+        self.first_object(prefix).await.map(drop)
+    }
+
+    /// The object that this asks for, where there is one.
+    ///
+    /// # Errors
+    /// As of `check`.
+    pub async fn first_object(&self, prefix: &DirPrefix) -> Result<Option<ListedObject>> {
         let request = ListRequest { prefix: prefix.as_str().to_owned(), max_keys: 1, ..ListRequest::default() };
-        ask_first(async |how| self.list_page_with(request.clone(), how).await).await.map(drop)
+        let page = ask_first(async |how| self.list_page_with(request.clone(), how).await).await?;
+        Ok(page.objects.into_iter().next())
     }
 
     /// The region that requests are signed for.
@@ -80,9 +93,35 @@ impl S3Store {
         &self.region
     }
 
+    /// How that region is known.
+    pub fn region_source(&self) -> RegionSource {
+        self.region_source
+    }
+
+    /// Where requests go; `None` is AWS.
+    pub fn endpoint(&self) -> Option<&str> {
+        self.endpoint.as_deref()
+    }
+
+    /// How far the store's clock is ahead of this machine's, in seconds, by the `Date` of its last answer; negative when it is
+    /// behind. `None` before an answer, and where answers carry none.
+    pub fn clock_ahead(&self) -> Option<i64> {
+        self.attempts.clock_ahead()
+    }
+
     /// How often a request was sent once more, so far.
     pub fn retries(&self) -> u64 {
         self.attempts.retries()
+    }
+
+    /// Whether uploads carry checksums at all.
+    pub fn sums(&self) -> bool {
+        self.algorithm().is_some()
+    }
+
+    /// Whether they carry others than CRC-64/NVME.
+    pub fn sums_otherwise(&self) -> bool {
+        self.algorithm().is_some_and(|algorithm| algorithm != ChecksumAlgorithm::Crc64Nvme)
     }
 
     /// Bodies carry sums of it. With any, whole objects are compared with theirs when they are read.
