@@ -344,7 +344,7 @@ async fn many_new_files_in_a_directory_cost_one_listing_and_a_put_each() {
     }
     let count = |calls: &[Call], call| calls.iter().filter(|made| **made == call).count();
     let calls = rig.store.take_calls();
-    assert_eq!([Call::Put, Call::Head, Call::List].map(|call| count(&calls, call)), [20, 3, 4], "{calls:?}");
+    assert_eq!([Call::Put, Call::Head, Call::List].map(|call| count(&calls, call)), [20, 2, 3], "{calls:?}");
     // What is there is found all the same, and what another client made after that can't be lost.
     assert!(rig.ino(dir, "old").await.is_ok() && rig.ino(dir, "f19").await.is_ok());
     rig.store.set("p/d/theirs", "theirs");
@@ -365,7 +365,8 @@ async fn a_directory_too_large_to_list_is_tried_once_and_asked_name_by_name() {
     for number in 0..10 {
         assert!(matches!(rig.ino(dir, &format!("no{number}")).await, Err(Error::NotFound)));
     }
-    assert_eq!(rig.store.take_calls().len(), 10 * 2 + 4);
+    // The page that was asked for in place of the third question was not all.
+    assert_eq!(rig.store.take_calls().len(), 10 * 2 + 1);
     assert!(rig.ino(dir, "4099").await.is_ok());
 }
 
