@@ -33,7 +33,7 @@ impl Filesystem {
             }
         }
         if let Ok(body) = dir.inode().lock().dir() {
-            body.names.note_large(Instant::now());
+            body.names.note_large(Instant::now(), lister.for_absent);
         }
         false
     }

@@ -27,7 +27,16 @@ async fn unlisted(rig: &Rig, count: usize) -> (Ino, Vec<String>) {
         rig.store.set(&format!("p/d/{number:04}"), body(number));
     }
     let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
-    rig.fs.table.get(dir).expect("it is known").inode().lock().dir().expect("one").names.note_large(Instant::now());
+    rig.fs
+        .table
+        .get(dir)
+        .expect("it is known")
+        .inode()
+        .lock()
+        .dir()
+        .expect("one")
+        .names
+        .note_large(Instant::now(), true);
     rig.store.take_calls();
     (dir, (0..count).map(|step| format!("{:04}", step * 37 % count)).collect())
 }

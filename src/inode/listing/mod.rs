@@ -96,6 +96,8 @@ pub struct DirNames {
     /// Alive while somebody lists the directory for those who ask.
     lister: Weak<()>,
     large_since: Option<Instant>,
+    /// When it turned out too large for who asks for names that are there.
+    no_page_since: Option<Instant>,
 }
 
 impl Default for DirNames {
@@ -114,6 +116,7 @@ impl Default for DirNames {
             unknown: VecDeque::new(),
             lister: Weak::new(),
             large_since: None,
+            no_page_since: None,
         }
     }
 }
@@ -165,9 +168,10 @@ impl DirNames {
         let many = |asked: &VecDeque<Instant>, lasts: Duration| {
             asked.len() == ASKED_WORTH && asked.iter().all(|at| now.saturating_duration_since(*at) < lasts)
         };
+        let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < LARGE_FOR);
         let for_absent = many(&self.absent, listing_ttl.min(negative_ttl));
-        let large = self.large_since.is_some_and(|at| now.saturating_duration_since(at) < LARGE_FOR);
-        if !(for_absent || many(&self.unknown, listing_ttl)) || large || self.lister.strong_count() > 0 {
+        let for_present = many(&self.unknown, listing_ttl) && !lately(self.no_page_since);
+        if !(for_absent || for_present) || lately(self.large_since) || self.lister.strong_count() > 0 {
             return None;
         }
         let alive = Arc::new(());
@@ -175,9 +179,10 @@ impl DirNames {
         Some(Lister { for_absent, _alive: alive })
     }
 
-    /// The directory is too large, or can't be listed.
-    pub fn note_large(&mut self, now: Instant) {
-        self.large_since = Some(now);
+    /// The directory is too large for this, or can't be listed.
+    pub fn note_large(&mut self, now: Instant, for_absent: bool) {
+        let since = if for_absent { &mut self.large_since } else { &mut self.no_page_since };
+        *since = Some(now);
     }
 
     /// When the listing that is kept began.

@@ -64,7 +64,7 @@ fn a_listing_is_worth_it_once_when_names_that_are_not_there_are_asked_for_often(
     assert!(names.worth_listing(now, TTL, TTL).is_none(), "two at once");
     drop(lister);
     assert!(names.worth_listing(now, TTL, TTL).is_some());
-    names.note_large(now);
+    names.note_large(now, true);
     assert!(names.worth_listing(now, TTL, TTL).is_none(), "it is too large");
 }
 
@@ -78,6 +78,10 @@ fn a_listing_is_worth_it_when_many_names_are_asked_for_of_which_nothing_is_known
     }
     let lister = names.worth_listing(now, TTL, Duration::ZERO);
     assert!(lister.is_some_and(|lister| !lister.for_absent));
+    names.note_large(now, false);
+    assert!(names.worth_listing(now, TTL, TTL).is_none(), "it has more than a page");
+    (0..ASKED_WORTH).for_each(|_| names.note_absent(now));
+    assert!(names.worth_listing(now, TTL, TTL).is_some(), "what is absent would be asked for again and again");
     assert!(names.worth_listing(now + TTL, TTL, TTL).is_none(), "long ago");
 }
 
