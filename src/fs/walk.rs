@@ -146,6 +146,15 @@ impl Keys {
         Keys { from: dir.to_owned(), reached: dir.to_owned(), held: VecDeque::new(), next: Next::Start, changes }
     }
 
+    /// When what is told of a directory was asked for, at the earliest; now, if it is asked for now.
+    fn asked_at(&self, dir: &str) -> Instant {
+        let behind = self.held.iter().find(|(object, _)| object.key.as_str() >= dir);
+        match (behind, &self.next) {
+            (Some((_, asked)), _) | (None, Next::UnderWay(asked, _)) => *asked,
+            (None, _) => Instant::now(),
+        }
+    }
+
     fn is_whole(&self) -> bool {
         matches!(self.next, Next::End)
     }
@@ -217,7 +226,8 @@ impl Filesystem {
         let (walk, is_streak) = self.walks().walk_to(parent.as_str(), prefix.as_str(), changes)?;
         // Two that read one tree at once are not in one place.
         let mut keys = walk.keys.try_lock().ok()?;
-        if is_streak && prefix.as_str() < keys.from.as_str() {
+        let is_passed = is_streak && prefix.as_str() < keys.from.as_str();
+        if keys.changes == changes && (is_passed || keys.asked_at(prefix.as_str()).elapsed() >= lasts) {
             *keys = Keys::beginning_at(prefix.as_str(), changes);
         }
         let found = match keys.changes == changes {
@@ -225,10 +235,12 @@ impl Filesystem {
             false => Err(Error::Stale),
         };
         let holds = changes == changes_anywhere();
+        let inode = self.table.get_plain(dir).ok()?;
+        let is_latest = |asked| inode.lock().dir().is_ok_and(|body| !body.names.has_learned_since(asked));
         match found {
             Ok(Some(found)) if holds && found.1.elapsed() < lasts => {
                 self.walk_ahead(&walk.root, &mut keys);
-                Some(found)
+                is_latest(found.1).then_some(found)
             }
             Ok(None) if holds => None,
             _ => {
@@ -279,9 +291,9 @@ impl Filesystem {
             Next::UnderWay(..) | Next::End => return,
         };
         let request = ListRequest { prefix: root.to_owned(), continuation, start_after, ..ListRequest::default() };
-        let store = self.store.clone();
+        let (store, asked) = (self.store.clone(), Instant::now());
         let page = self.runtime.spawn(async move { store.list(request).await });
-        keys.next = Next::UnderWay(Instant::now(), page);
+        keys.next = Next::UnderWay(asked, page);
     }
 
     fn walks(&self) -> MutexGuard<'_, Walks> {

@@ -36,6 +36,16 @@ pub fn changes_anywhere() -> u64 {
     CHANGES.load(Ordering::SeqCst)
 }
 
+/// Names may change here until it is dropped, whatever comes of that.
+#[derive(Debug)]
+pub struct Changing;
+
+impl Drop for Changing {
+    fn drop(&mut self) {
+        CHANGES.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// What a listing says of one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
@@ -82,6 +92,8 @@ pub struct DirNames {
     listed_at: Option<Instant>,
     /// Nothing that is known since tells of other names than the listing that is kept.
     repeatable: bool,
+    /// When S3 last told something of the names that is in no listing of before.
+    learned: Option<Instant>,
     misses: LruCache<Name, Instant>,
     removed: HashMap<Name, Ino>,
     changes: u64,
@@ -106,6 +118,7 @@ impl Default for DirNames {
             listed: BTreeMap::new(),
             listed_at: None,
             repeatable: false,
+            learned: None,
             // One with a limit of its own takes all of its memory at once, and there are many directories.
             misses: LruCache::unbounded(),
             removed: HashMap::new(),
@@ -143,6 +156,7 @@ impl DirNames {
                 None => entries.remove(name),
             };
         }
+        self.learned = self.learned.max(Some(began));
         self.listed = entries;
         self.listed_at = Some(began);
         self.repeatable = true;
@@ -227,6 +241,7 @@ impl DirNames {
     /// S3 said that `name` is not there.
     pub fn note_miss(&mut self, name: &Name, now: Instant) {
         self.listed.remove(name);
+        self.learned = Some(now);
         self.misses.put(name.clone(), now);
         if self.misses.len() > MISSES_MAX {
             self.misses.pop_lru();
@@ -237,7 +252,15 @@ impl DirNames {
     /// S3 said that `name` is there.
     pub fn note_found(&mut self, name: &Name) {
         self.misses.pop(name);
-        self.repeatable &= self.listed.contains_key(name);
+        if !self.listed.contains_key(name) {
+            self.repeatable = false;
+            self.learned = Some(Instant::now());
+        }
+    }
+
+    /// True when more is known of the names than S3 said when it was asked at `asked`.
+    pub fn has_learned_since(&self, asked: Instant) -> bool {
+        self.learned.is_some_and(|at| at > asked)
     }
 
     /// `name` was made or changed here.

@@ -141,3 +141,28 @@ fn a_hidden_name_is_absent_until_its_own_inode_is_gone() {
     assert!(names.is_gone_since(&name("a"), began), "a listing that began before shows it");
     assert!(!names.is_gone_since(&name("a"), Instant::now() + Duration::from_nanos(1)));
 }
+
+#[test]
+fn what_s3_told_of_a_name_makes_older_listings_old_unless_they_say_the_same() {
+    let mut names = DirNames::default();
+    let asked = Instant::now();
+    assert!(!names.has_learned_since(asked));
+    names.keep_listing([(name("a"), dir())].into(), asked);
+    names.note_found(&name("a"));
+    assert!(!names.has_learned_since(asked), "that is no news");
+    names.note_found(&name("b"));
+    assert!(names.has_learned_since(asked));
+    let asked = Instant::now() + Duration::from_nanos(1);
+    assert!(!names.has_learned_since(asked));
+    names.note_miss(&name("a"), asked + TTL);
+    assert!(names.has_learned_since(asked));
+    names.keep_listing(BTreeMap::new(), asked + TTL * 2);
+    assert!(names.has_learned_since(asked + TTL) && !names.has_learned_since(asked + TTL * 2));
+}
+
+#[test]
+fn a_change_that_may_be_under_way_counts_when_it_ends() {
+    let before = changes_anywhere();
+    drop(Changing);
+    assert!(changes_anywhere() > before);
+}
