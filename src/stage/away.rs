@@ -162,6 +162,11 @@ impl StagedFile {
         self.session.space.under_way()
     }
 
+    /// True when all of a range was written or reserved here, and has not left: no byte of it is a hole.
+    pub fn is_on_disk(&self, range: ByteRange) -> bool {
+        self.state().held.lacks(range) == 0
+    }
+
     /// Keeps some room of the disk for the record of parts that have to leave it once it is full. Where there is none any more, that
     /// has to do without.
     pub fn keep_spare(&self) {

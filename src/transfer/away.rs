@@ -66,7 +66,8 @@ impl Stream {
         let end = file.run().end;
         let passed = (0..).map_while(|index| Some((index, state.grid.part(index).filter(|part| part.end <= end)?)));
         for (index, part) in passed.collect::<Vec<_>>() {
-            if !is_up(&state, file, index, part) {
+            // A hole takes no room.
+            if !is_up(&state, file, index, part) && file.is_on_disk(part) {
                 self.queue(&mut state, file, (index, part));
             }
         }

@@ -93,15 +93,16 @@ impl Stream {
         if !matches!(state.phase, Phase::Opening | Phase::Open(..)) || state.error.is_some() {
             return;
         }
-        if state.grid.part(state.next).is_none_or(|next| run.start < next.start && run.end < next.end) {
-            // An earlier place is being written.
-            state.next = state.next.min(state.grid.index_at(run.start));
+        // What lies before the run was not passed by it, and is nothing but a hole perhaps; an earlier place is written anew.
+        let first = state.grid.index_at(run.start);
+        if first > state.next || state.grid.part(state.next).is_none_or(|next| run.end < next.end) {
+            state.next = first;
         }
         while let Some(part) = state.grid.part(state.next).filter(|part| part.end <= run.end) {
             let index = state.next;
             state.next += 1;
             let times = state.times.get(&index).copied().unwrap_or(0);
-            if times < TIMES && !file.is_sent(part) {
+            if times < TIMES && !file.is_sent(part) && file.is_on_disk(part) {
                 state.times.insert(index, times + 1);
                 self.queue(&mut state, file, (index, part));
             }

@@ -322,6 +322,27 @@ async fn a_file_that_is_written_here_and_there_does_not_outgrow_the_stage() {
     assert!(model.iter().all(|(at, byte)| there[*at as usize..][..MIB as usize].iter().all(|b| b == byte)));
 }
 
+#[tokio::test]
+async fn a_hole_before_what_is_written_does_not_go_up_before_the_close() {
+    let rig = Rig::with(in_parts()).await;
+    let (_, fh) = rig.create(Ino::ROOT, "f").await;
+    // The end of a part, behind eleven that nobody has written, and then two parts in order.
+    for at in 59..70 {
+        rig.fs.write(fh, at * MIB, &vec![at as u8; MIB as usize]).await.expect("a write");
+    }
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while rig.store.count(Call::Part) < 2 && std::time::Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(rig.store.count(Call::Part), 2, "parts that were passed");
+    rig.close(fh).await.expect("a close");
+    assert_eq!(rig.store.count(Call::Part), 14);
+    let object = rig.object("p/f").expect("an object");
+    assert!(
+        object[..59 << 20].iter().all(|byte| *byte == 0) && object[59 << 20..60 << 20].iter().all(|byte| *byte == 59)
+    );
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Append(u64, u8),
