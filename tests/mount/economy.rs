@@ -89,6 +89,21 @@ fn a_thousand_names_asked_for_one_by_one_take_one_listing() {
 }
 
 #[test]
+fn a_name_that_was_just_made_elsewhere_is_found_though_its_directory_was_listed_for_other_names() {
+    let Some(counted) = Counted::with(&[FRESH, "metadata=basic"], thousand().take(500)) else { return };
+    for name in thousand().take(10) {
+        assert!(counted.mount.path(&name).exists(), "{name}");
+    }
+    assert!(counted.asked()[0] <= 5, "the directory was not listed");
+    for number in 0..5 {
+        let name = format!("d/new-{number}");
+        counted.server.direct().put(&counted.server.key(&name), "x");
+        assert!(counted.mount.path(&name).exists(), "{name}");
+    }
+    assert_eq!(counted.asked(), [5, 5]);
+}
+
+#[test]
 fn ls_l_of_a_thousand_takes_a_listing_and_with_metadata_a_head_each_once() {
     for (metadata, most) in [("metadata=basic", 1), ("metadata=posix", 1001)] {
         let Some(counted) = Counted::with(&[FRESH, metadata], thousand()) else { return };

@@ -20,23 +20,15 @@ fn body(number: usize) -> Vec<u8> {
     vec![number as u8; SIZE]
 }
 
-/// `count` files in the directory `d`, which is looked up and not listed, nor going to be for who asks for single names: it is one of
-/// those that are too large for that. Its number and the files' names, in an order that has nothing to do with that of a listing.
+/// `count` files in the directory `d`, which is looked up, and too large to be listed for that; its number and the files' names, in
+/// an order that has nothing to do with that of a listing.
 async fn unlisted(rig: &Rig, count: usize) -> (Ino, Vec<String>) {
     for number in 0..count {
         rig.store.set(&format!("p/d/{number:04}"), body(number));
     }
     let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
-    rig.fs
-        .table
-        .get(dir)
-        .expect("it is known")
-        .inode()
-        .lock()
-        .dir()
-        .expect("one")
-        .names
-        .note_large(Instant::now(), true);
+    let pin = rig.fs.table.get(dir).expect("it is known");
+    pin.inode().lock().dir().expect("a directory").names.note_large(Instant::now(), true);
     rig.store.take_calls();
     (dir, (0..count).map(|step| format!("{:04}", step * 37 % count)).collect())
 }

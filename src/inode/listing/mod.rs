@@ -105,8 +105,12 @@ pub struct DirNames {
     absent: VecDeque<Instant>,
     /// When it was last asked for names of which nothing was known.
     unknown: VecDeque<Instant>,
+    /// The listing that is kept tells also which names are not there.
+    tells_absent: bool,
     /// Alive while somebody lists the directory for those who ask.
     lister: Weak<()>,
+    /// That one's [`Lister::for_absent`].
+    lists_for_absent: bool,
     large_since: Option<Instant>,
     /// When it turned out too large for who asks for names that are there.
     no_page_since: Option<Instant>,
@@ -127,7 +131,9 @@ impl Default for DirNames {
             changes_since: None,
             absent: VecDeque::new(),
             unknown: VecDeque::new(),
+            tells_absent: false,
             lister: Weak::new(),
+            lists_for_absent: false,
             large_since: None,
             no_page_since: None,
         }
@@ -157,6 +163,8 @@ impl DirNames {
             };
         }
         self.learned = self.learned.max(Some(began));
+        // One that was taken for names that are there is not believed of others: they may have been made since by who tells of them.
+        self.tells_absent = self.lister.strong_count() == 0 || self.lists_for_absent;
         self.listed = entries;
         self.listed_at = Some(began);
         self.repeatable = true;
@@ -183,11 +191,18 @@ impl DirNames {
             asked.len() == ASKED_WORTH && asked.iter().all(|at| now.saturating_duration_since(*at) < lasts)
         };
         let lately = |at: Option<Instant>| at.is_some_and(|at| now.saturating_duration_since(at) < LARGE_FOR);
-        let for_absent = many(&self.absent, listing_ttl.min(negative_ttl));
-        let for_present = many(&self.unknown, listing_ttl) && !lately(self.no_page_since);
+        let absent_lasts = listing_ttl.min(negative_ttl);
+        let mostly_absent =
+            self.absent.iter().filter(|at| now.saturating_duration_since(**at) < absent_lasts).count() > 1;
+        // What a fresh listing does not say the next one would not say either.
+        let listed = self.listed_at.is_some_and(|at| now.saturating_duration_since(at) < listing_ttl);
+        let for_any = many(&self.unknown, listing_ttl) && !listed;
+        let for_absent = many(&self.absent, absent_lasts) || (for_any && mostly_absent);
+        let for_present = for_any && !lately(self.no_page_since);
         if !(for_absent || for_present) || lately(self.large_since) || self.lister.strong_count() > 0 {
             return None;
         }
+        self.lists_for_absent = for_absent;
         let alive = Arc::new(());
         self.lister = Arc::downgrade(&alive);
         Some(Lister { for_absent, _alive: alive })
@@ -227,7 +242,7 @@ impl DirNames {
         match self.listed_at {
             Some(at) if now.saturating_duration_since(at) < listing_ttl => match self.listed.get(name) {
                 Some(listed) => Known::Present(listed.clone()),
-                None if now.saturating_duration_since(at) < negative_ttl => Known::Absent,
+                None if self.tells_absent && now.saturating_duration_since(at) < negative_ttl => Known::Absent,
                 None => Known::Unknown,
             },
             Some(_) => {

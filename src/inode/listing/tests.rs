@@ -78,8 +78,18 @@ fn a_listing_is_worth_it_when_many_names_are_asked_for_of_which_nothing_is_known
     }
     let lister = names.worth_listing(now, TTL, Duration::ZERO);
     assert!(lister.is_some_and(|lister| !lister.for_absent));
+    let lister = names.worth_listing(now, TTL, TTL).expect("the other one is gone");
+    names.keep_listing([(name("a"), dir())].into(), now);
+    drop(lister);
+    let known = ["a", "b"].map(|each| names.known(&name(each), now, TTL, TTL));
+    assert_eq!(known, [Known::Present(dir()), Known::Unknown], "a name may be new since");
+    assert!(names.worth_listing(now, TTL, TTL).is_none(), "the next listing would say the same");
+    names.forget_listing();
     names.note_large(now, false);
     assert!(names.worth_listing(now, TTL, TTL).is_none(), "it has more than a page");
+    names.note_absent(now);
+    names.note_absent(now);
+    assert!(names.worth_listing(now, TTL, TTL).is_some_and(|lister| lister.for_absent), "most are not there");
     (0..ASKED_WORTH).for_each(|_| names.note_absent(now));
     assert!(names.worth_listing(now, TTL, TTL).is_some(), "what is absent would be asked for again and again");
     assert!(names.worth_listing(now + TTL, TTL, TTL).is_none(), "long ago");
