@@ -34,6 +34,9 @@ pub enum Error {
     /// S3 refused with 403.
     #[error("access denied: {0}")]
     AccessDenied(String),
+    /// Whether an upload that got no answer has made the object could not be found out, for this reason.
+    #[error("it could not be found out what became of an upload: {0}")]
+    Unconfirmed(Box<Error>),
     /// The mount or the bucket is read-only.
     #[error("the mount is read-only")]
     ReadOnly,
@@ -193,6 +196,7 @@ impl Error {
                 | Error::Unavailable(_)
                 | Error::ConcurrentWrite
                 | Error::Corrupt(_)
+                | Error::Unconfirmed(_)
         )
     }
 
@@ -206,6 +210,7 @@ impl Error {
             Error::NotEmpty | Error::HiddenKeys(_) => libc::ENOTEMPTY,
             Error::AccessDenied(_) | Error::BadCredentials(_) | Error::Credentials(_) => libc::EACCES,
             Error::ReadOnly => libc::EROFS,
+            Error::Unconfirmed(reason) => reason.errno(),
             Error::Stale | Error::PreconditionFailed => libc::ESTALE,
             // Not EAGAIN, which programs take for a descriptor that does not block.
             Error::ConcurrentWrite | Error::NotMovableYet => libc::EBUSY,

@@ -213,10 +213,11 @@ impl Upload {
     /// of the ranges that went up; what was copied beside them is known by the attributes alone.
     pub(super) async fn own_work(&self, sums: &[(ByteRange, u64)]) -> Result<Option<Version>> {
         let shared = &self.bytes.shared;
+        let unconfirmed = |error| Error::Unconfirmed(Box::new(error));
         let info = match shared.store.head(&self.key).await {
             Ok(info) => info,
             Err(Error::NotFound) => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error) => return Err(unconfirmed(error)),
         };
         if info.version.size != self.size || !self.may_have_made(&info) {
             return Ok(None);
@@ -228,7 +229,7 @@ impl Upload {
         for (range, crc) in sums {
             let theirs = match info.crc64nvme.filter(|_| *range == whole) {
                 Some(theirs) => Some(theirs),
-                None => read_back(shared, &self.key, &info, *range).await?,
+                None => read_back(shared, &self.key, &info, *range).await.map_err(unconfirmed)?,
             };
             if theirs != Some(*crc) {
                 return Ok(None);

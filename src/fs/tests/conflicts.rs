@@ -90,6 +90,25 @@ async fn keep_both_after_a_lost_reply_makes_one_copy() {
     assert_eq!(ours.object(&conflict_copy(&ours)).as_deref(), Some(&b"ours, longer"[..]));
 }
 
+/// Regression: nothing was remembered of an upload whose answer was lost when the question for it was refused, and a file that was
+/// removed then came back.
+#[tokio::test]
+async fn a_removed_file_stays_removed_whose_upload_got_no_answer_and_could_not_be_asked_for() {
+    let rig = Rig::new().await;
+    let (_, fh) = rig.create(Ino::ROOT, "f").await;
+    rig.fs.write(fh, 0, b"first").await.expect("a write");
+    // The SDK sends it again when it gets no answer, and is told that the name is taken: by its first try.
+    rig.store.next(Call::Put, Fault::DoneBut(Error::PreconditionFailed));
+    rig.store.next(Call::Head, Fault::Fail(Error::AccessDenied("once".into())));
+    let told = rig.fs.flush(fh).await.expect_err("nobody knows");
+    assert_eq!(told.errno(), Error::AccessDenied(String::new()).errno(), "{told}");
+    rig.fs.write(fh, 5, b" and more").await.expect("a write");
+    rig.fs.unlink(Ino::ROOT, b"f").await.expect("it goes");
+    assert_eq!(rig.object("p/f"), None, "it is still there");
+    rig.close(fh).await.expect("a close");
+    assert_eq!(rig.store.keys(), Vec::<String>::new());
+}
+
 #[tokio::test]
 async fn keep_both_takes_another_name_when_one_is_taken() {
     let (ours, theirs) = two(ConflictPolicy::KeepBoth).await;
