@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use pailfs::inode::{Body, DirBody, FileState, Inode, InodeTable, Kind, Listed, Ownership, Pin};
+use pailfs::inode::{Body, FileState, Inode, InodeTable, Kind, Listed, Ownership, Pin};
 use pailfs::store::Attributes;
 use pailfs::types::{DirPrefix, ETag, Ino, Name, Version};
 
@@ -102,7 +102,7 @@ fn a_listed_name_takes_no_more_memory_than_the_manual_says() {
 fn listings_are_bounded_one_by_one_and_together_and_the_oldest_go() {
     const EACH: usize = 60_000;
     let table = table();
-    let make = |ino| Inode::new(ino, Kind::Dir, ownership(), Body::Dir(DirBody::default()));
+    let make = |ino| Inode::new(ino, Kind::Dir, ownership(), Body::Dir(Box::default()));
     let attach = |number| table.attach(Ino::ROOT, &name(number), Kind::Dir, make).expect("a directory");
     let dirs: Vec<Pin> = (0..11).map(attach).collect();
     let count = |dir: &Pin| dir.inode().lock().dir().expect("a directory").names.listed_names();
@@ -124,7 +124,7 @@ fn listings_are_bounded_one_by_one_and_together_and_the_oldest_go() {
 fn an_inode_takes_no_more_memory_than_the_manual_says_and_none_once_the_kernel_forgets_it() {
     type Make = fn(usize) -> Body;
     let file: Make = |number| Body::File(FileState::clean(version(number)));
-    let dir: Make = |_| Body::Dir(DirBody::default());
+    let dir: Make = |_| Body::Dir(Box::default());
     for (kind, body, most) in [(Kind::File, file, FILE_MAX), (Kind::Dir, dir, DIR_MAX)] {
         let table = table();
         let before = held();

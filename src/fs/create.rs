@@ -174,7 +174,7 @@ impl Filesystem {
         let body = DirBody { held: true, ..DirBody::default() };
         let pin = self
             .table
-            .attach(parent, &name, Kind::Dir, |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(body)))?;
+            .attach(parent, &name, Kind::Dir, |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(Box::new(body))))?;
         self.mark_new_dir(&pin)?;
         self.note_name(parent, &name, Some(crate::inode::Listed { kind: Kind::Dir, version: None }));
         Ok(self.tell_kernel(&pin))

@@ -12,8 +12,7 @@ use super::parting::is_read_as_another;
 use super::reply::Entry;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Body, DirBody, Event, FileState, Inode, Kind, Known, Listed, NodeData, Ownership, Pin, StoredAttributes,
-    XattrChanges,
+    Body, Event, FileState, Inode, Kind, Known, Listed, NodeData, Ownership, Pin, StoredAttributes, XattrChanges,
 };
 use crate::store::{Attributes, ListRequest, ObjectInfo};
 use crate::types::{DirPrefix, Ino, Name, ObjectKey, Version};
@@ -305,7 +304,7 @@ impl Filesystem {
         asked: Instant,
     ) -> Result<Pin> {
         let ownership = self.dir_ownership(marker);
-        let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(DirBody::default()));
+        let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(Box::default()));
         let pin = self.table.attach(parent, name, Kind::Dir, make)?;
         {
             let mut data = pin.inode().lock();

@@ -17,8 +17,7 @@ use super::parting::is_open;
 use super::resume::EarlierUpload;
 use crate::error::{Error, Result};
 use crate::inode::{
-    Attempt, Body, DirBody, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior,
-    StoredAttributes,
+    Attempt, Body, Draft, Event, FileState, Inode, Kind, Listed, Origin, Ownership, Phase, Pin, Prior, StoredAttributes,
 };
 use crate::stage::{Doubt, Leftover, Record, StagedFile};
 use crate::store::Attributes;
@@ -242,7 +241,7 @@ impl Filesystem {
                 return Err(Error::NotDirectory);
             }
             let ownership = self.dir_default();
-            let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(DirBody::default()));
+            let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(Box::default()));
             dir = self.table.attach(dir.ino(), name, Kind::Dir, make)?;
         }
         Ok(dir)

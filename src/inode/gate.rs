@@ -128,7 +128,7 @@ mod tests {
 
     use super::*;
     use crate::inode::attr::{Kind, Ownership};
-    use crate::inode::node::{Body, DirBody, Inode};
+    use crate::inode::node::{Body, Inode};
     use crate::inode::table::Pin;
     use crate::types::{DirPrefix, Name};
 
@@ -146,7 +146,7 @@ mod tests {
         let table = InodeTable::new(DirPrefix::normalize(""), ownership);
         let add = |parent, text: &str| {
             let name = Name::parse(text.as_bytes()).expect("a name");
-            let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(DirBody::default()));
+            let make = |ino| Inode::new(ino, Kind::Dir, ownership, Body::Dir(Box::default()));
             table.attach(parent, &name, Kind::Dir, make).expect("a directory")
         };
         let outer = add(Ino::ROOT, "outer");

@@ -27,7 +27,7 @@ pub enum Body {
     /// State of a file's bytes.
     File(FileState),
     /// Names of a directory.
-    Dir(DirBody),
+    Dir(Box<DirBody>),
 }
 
 /// What a directory knows of itself.

@@ -81,8 +81,12 @@ impl Drop for Pin {
 impl InodeTable {
     /// A table with nothing but the root, whose keys begin with `prefix`.
     pub fn new(prefix: DirPrefix, root: Ownership) -> Arc<Self> {
-        let inode =
-            Arc::new(Inode::new(Ino::ROOT, Kind::Dir, root, Body::Dir(DirBody { held: true, ..DirBody::default() })));
+        let inode = Arc::new(Inode::new(
+            Ino::ROOT,
+            Kind::Dir,
+            root,
+            Body::Dir(Box::new(DirBody { held: true, ..DirBody::default() })),
+        ));
         let mut rows = Rows::default();
         let entry = Entry { inode, place: None, lookups: 1, pins: 1, children: HashMap::new() };
         rows.entries.insert(Ino::ROOT, entry);

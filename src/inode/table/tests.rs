@@ -28,7 +28,7 @@ fn table() -> Arc<InodeTable> {
 fn add(table: &Arc<InodeTable>, parent: Ino, text: &str, kind: Kind) -> Pin {
     let body = |kind| match kind {
         Kind::File => Body::File(FileState::clean(version())),
-        Kind::Dir => Body::Dir(DirBody::default()),
+        Kind::Dir => Body::Dir(Box::default()),
     };
     table.attach(parent, &name(text), kind, |ino| Inode::new(ino, kind, ownership(), body(kind))).expect("an inode")
 }
