@@ -232,6 +232,8 @@ fn a_mount_that_is_not_there_or_was_killed_is_told_as_such() {
     assert_eq!(mount.pailfs(&["status", "--check", &elsewhere]).0, Some(32));
     signal(mount.pid(), libc::SIGKILL);
     mount.await_end();
+    // Which tidies up behind the killed ones.
+    let _another = server.mount();
     let (code, _, said) = mount.pailfs(&["status", "--check", &root(&mount)]);
     assert_eq!(code, Some(32), "{said}");
     assert!(said.contains("does not answer"), "{said}");

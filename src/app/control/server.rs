@@ -1,15 +1,13 @@
 //! The daemon's end: answers one question per connection.
 
 use std::collections::BTreeMap;
-use std::fs::Permissions;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
@@ -19,7 +17,7 @@ use super::report::{Counted as Sums, FileReport, Limited, OperationReport, Repor
 use crate::cache::disk::DiskCache;
 use crate::config::Config;
 use crate::fs::{Filesystem, Standing};
-use crate::fuse::mountinfo::DeviceNumber;
+use crate::fuse::mountinfo::{self, DeviceNumber};
 use crate::store::{Counted, Operation, S3Store};
 
 /// Longest wait for a question, and for somebody who reads the answer.
@@ -59,6 +57,7 @@ pub struct Subject {
 #[derive(Debug)]
 pub struct Control {
     path: PathBuf,
+    identity: Option<(u64, u64)>,
     task: AbortHandle,
 }
 
@@ -70,12 +69,13 @@ impl Control {
     pub fn listen(subject: Subject, device: DeviceNumber, runtime: &Handle) -> io::Result<Self> {
         // SAFETY: geteuid(2) has no preconditions and can't fail.
         let dir = place::prepare(unsafe { libc::geteuid() })?;
-        place::tidy(&dir);
+        if let Ok(mounted) = mountinfo::read() {
+            place::tidy(&dir, &mounted);
+        }
         let path = dir.join(place::name(device));
         let _inside = runtime.enter();
-        let listener = UnixListener::bind(&path)?;
-        // Nobody else could look into the directory meanwhile.
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        let listener = place::listen(&path)?;
+        let identity = place::identity(&path);
         let subject = Arc::new(subject);
         let task = runtime.spawn(async move {
             loop {
@@ -89,14 +89,17 @@ impl Control {
                 }
             }
         });
-        Ok(Control { path, task: task.abort_handle() })
+        Ok(Control { path, identity, task: task.abort_handle() })
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
         self.task.abort();
-        let _ = std::fs::remove_file(&self.path);
+        // The number of a mount that is gone may be that of a new one.
+        if place::identity(&self.path) == self.identity {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 
