@@ -48,6 +48,13 @@ enum Source {
     Object(Located),
 }
 
+impl Source {
+    /// True when bytes of `range` are in the object, and not here any more.
+    fn has_let_go_of(&self, range: ByteRange) -> bool {
+        matches!(self, Source::Staged(staged, _) if !staged.missing(range).is_empty())
+    }
+}
+
 impl Filesystem {
     /// Reads up to `size` bytes at `offset`; fewer only at the end of the file. Write-only handles are read too: the kernel
     /// fills pages that are partly written, and has refused what a program may not do.
@@ -67,7 +74,7 @@ impl Filesystem {
             rounds += 1;
             match self.read_source(&handle, &source, range).await {
                 Err(Error::Stale | Error::NotReadableYet)
-                    if rounds < ROUNDS && self.has_moved(&handle, &source).await? => {}
+                    if rounds < ROUNDS && (source.has_let_go_of(range) || self.has_moved(&handle, &source).await?) => {}
                 outcome => {
                     if outcome.is_err() {
                         handle.distrust_wrong_pages();

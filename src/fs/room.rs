@@ -12,7 +12,7 @@ use super::Filesystem;
 use super::open::is_archived;
 use super::send_ahead::whole_draft;
 use crate::error::{Error, Result};
-use crate::inode::{Event, FileState, Inode, NodeData, WriteTicket, WriteTurn};
+use crate::inode::{Draft, Event, FileState, Inode, NodeData, Origin, Phase, WriteTicket, WriteTurn};
 use crate::stage::StagedFile;
 use crate::transfer::{Need, Pressed};
 use crate::types::{ByteRange, ObjectKey, Version};
@@ -88,14 +88,21 @@ impl Filesystem {
         }
     }
 
-    /// One part that is up leaves the stage: of the writer's file, or of another that is being written. False when none can.
+    /// One part that is up leaves the stage, or what S3 has of a file that is changed: of the writer's file, or of another that is
+    /// being written. False when none can.
     async fn let_go_of_a_part(self: &Arc<Self>, writer: Option<&Arc<Inode>>) -> bool {
         for inode in writer.into_iter().flat_map(|writer| self.writers(writer)) {
             let Ok(key) = self.table.key_of(inode.ino()) else { continue };
             // As long as it is held no commit begins, and no rename ends.
-            let Some(ticket) = ticket_of_draft(&inode) else { continue };
+            let Ok(WriteTurn::Ready(ticket)) = inode.write_turn() else { continue };
+            let is_whole = whole_draft(&inode, ticket.staged());
+            let base = if is_whole { None } else { readable_base(&inode, ticket.staged()) };
             let transfer = self.transfer.clone();
-            let work = move || transfer.let_go_of_part(ticket.staged(), &key);
+            let work = move || match base {
+                None if is_whole => transfer.let_go_of_part(ticket.staged(), &key),
+                Some(base) if !transfer.is_composed(ticket.staged()) => ticket.staged().let_go_of_unchanged(base.size),
+                None | Some(_) => Ok(0),
+            };
             match self.runtime.spawn_blocking(work).await {
                 Ok(Ok(bytes)) if bytes > 0 => return true,
                 Ok(Err(error)) => tracing::debug!(%error, "a part can't leave the stage"),
@@ -156,6 +163,21 @@ impl Filesystem {
 fn ticket_of_draft(inode: &Arc<Inode>) -> Option<WriteTicket> {
     match inode.write_turn() {
         Ok(WriteTurn::Ready(ticket)) if whole_draft(inode, ticket.staged()) => Some(ticket),
+        _ => None,
+    }
+}
+
+/// The version that a file is a change of, if what is missing here can be read there.
+fn readable_base(inode: &Arc<Inode>, staged: &Arc<StagedFile>) -> Option<Version> {
+    let data = inode.lock();
+    if data.parted || data.attributes.as_ref().is_some_and(|known| is_archived(known.storage_class.as_deref())) {
+        return None;
+    }
+    match data.file() {
+        // One whose commit has failed may be a change of what is not there any more.
+        Ok(FileState::Dirty(Draft { origin: Origin::Changed(version), staged: own, phase: Phase::Changed })) => {
+            Arc::ptr_eq(own, staged).then(|| version.clone())
+        }
         _ => None,
     }
 }

@@ -18,6 +18,11 @@ use super::space::UnderWay;
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ETag};
 
+/// Bytes that stay beside those that were changed: the least of a part.
+const BESIDE: u64 = 5 << 20;
+/// A hole smaller than this is not made.
+const WORTH_IT: u64 = 1 << 20;
+
 /// A part whose bytes are only in the upload. What S3 has said of it is all that completes the upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AwayPart {
@@ -106,6 +111,17 @@ impl Away {
 }
 
 impl State {
+    /// The stretches that are here as they are in the base version, without what lies beside changed bytes.
+    fn can_go(&self, base_size: u64) -> Vec<ByteRange> {
+        let unchanged = self.dirty.missing(ByteRange::new(0, base_size.min(self.size)));
+        let apart = unchanged.into_iter().filter_map(|range| {
+            let start = if range.start == 0 { 0 } else { range.start + BESIDE };
+            let end = range.end.saturating_sub(BESIDE);
+            (start < end).then(|| ByteRange::new(start, end))
+        });
+        apart.flat_map(|range| self.present.within(range)).filter(|range| range.len() >= WORTH_IT).collect()
+    }
+
     /// # Errors
     /// `NotChangeableYet` where bytes of `range` are away: a part of which only some bytes are known can't go up again.
     pub(super) fn refuse_away(&self, range: ByteRange) -> Result<()> {
@@ -228,6 +244,42 @@ impl StagedFile {
                 0
             }
         }
+    }
+
+    /// Bytes that are the same as in the base version, of `base_size` bytes, are missing here from now on, in the record first, and
+    /// their place is freed: the bytes that this gives. Those right beside what was changed stay: a commit may want them for
+    /// a part. Blocks, as [`StagedFile::let_go_of`] does.
+    ///
+    /// # Errors
+    /// As [`StagedFile::record`]; it is then as before.
+    pub fn let_go_of_unchanged(&self, base_size: u64) -> Result<u64> {
+        let mut state = self.state();
+        let gone = state.can_go(base_size);
+        if gone.is_empty() {
+            return Ok(0);
+        }
+        self.session.with_spare(|| record::note_gone(&self.record_path, &gone))?;
+        state.away.gone += 1;
+        gone.iter().for_each(|range| state.present.remove(*range));
+        drop(state);
+        let synced = record::sync(&self.record_path);
+        let mut state = self.state();
+        let mut freed = 0;
+        for range in gone {
+            // What was written meanwhile stays.
+            for range in state.present.missing(range.intersect(state.extent())) {
+                let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                if synced.is_ok() && self.fallocate(flags, range).is_ok() {
+                    freed += range.len() - state.held.lacks(range);
+                    state.held.release(range);
+                } else {
+                    // A hole is made whole or not at all, so the bytes are still here.
+                    state.present.insert(range);
+                }
+            }
+        }
+        self.session.keep_spare();
+        Ok(freed)
     }
 
     /// Parts beyond the end of a file that was cut are not away any more, but gone.

@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::away::{AwayLine, AwayPart};
+use super::ranges::RangeMap;
 use crate::error::{Error, Result};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, UploadId, Version};
 
@@ -303,6 +304,19 @@ pub(super) fn note_synced(path: &Path, size: u64, present: &[ByteRange]) -> Resu
     let Ok(line) = read(path) else { return Ok(()) };
     let present = present.iter().map(|range| (range.start, range.end)).collect();
     write(path, &Line { synced: true, size, present, ..line })
+}
+
+/// These bytes are not here from now on: notes so, if there is a record.
+pub(super) fn note_gone(path: &Path, gone: &[ByteRange]) -> Result<()> {
+    let line = match read(path) {
+        Ok(line) => line,
+        Err(RecordFault::Missing) => return Ok(()),
+        Err(fault) => return Err(Error::local("changing a journal record", std::io::Error::other(fault))),
+    };
+    let mut present: RangeMap = line.ranges().into_iter().collect();
+    gone.iter().for_each(|range| present.remove(*range));
+    let present = present.iter().map(|range| (range.start, range.end)).collect();
+    write(path, &Line { present, ..line })
 }
 
 fn write_beside(beside: &Path, path: &Path, text: &[u8]) -> std::io::Result<()> {

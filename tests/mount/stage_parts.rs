@@ -76,6 +76,21 @@ fn a_file_larger_than_the_stage_is_written_in_order_and_each_part_goes_up_once()
 }
 
 #[test]
+fn programs_one_after_the_other_write_a_file_larger_than_the_stage() {
+    let server = TestServer::start();
+    let mount = small_stage(&server);
+    let bytes = noise(43, 38 * MIB);
+    let (first, second) = bytes.split_at(20 * MIB);
+    for (name, bytes) in [("first", first), ("second", second)] {
+        std::fs::write(mount.local().join(name), bytes).expect("written");
+    }
+    // The end of each cat stores the file as it is then.
+    mount.sh("{ cat ../first; cat ../second; } > f");
+    assert_same_bytes("object", &server.objects().get("f").expect("an object"), &bytes);
+    assert_same_bytes("file", &std::fs::read(mount.path("f")).expect("a file"), &bytes);
+}
+
+#[test]
 fn what_has_left_the_stage_can_be_read_and_changed_only_once_the_file_is_stored() {
     let server = TestServer::start();
     let mount = small_stage(&server);

@@ -4,9 +4,11 @@ use std::future::Future;
 
 use futures_util::FutureExt;
 
+use super::send_ahead::{MIB, content, until, write};
 use super::*;
 use crate::error::Error;
 use crate::fs::Allocation;
+use crate::inode::FileState;
 use crate::transfer::Need;
 use crate::transfer::tests::fake::{Call, Fault};
 use crate::types::{ByteRange, ObjectKey};
@@ -272,4 +274,61 @@ async fn bytes_that_may_come_stay_out_of_a_full_stage_and_those_that_must_do_not
     assert!(rig.fs.stage.taken() <= LIMIT);
     in_time(bring(Need::Must)).await.expect("over the limit");
     assert_eq!(rig.fs.stage.taken(), 20_000);
+}
+
+fn in_parts() -> FsSettings {
+    FsSettings { transfer: TransferSettings { part_size: 5 * MIB, ..TransferSettings::default() }, ..settings() }
+}
+
+#[tokio::test]
+async fn what_was_stored_half_way_makes_room_for_what_follows() {
+    let rig = Rig::within(Some(24 * MIB), Arc::new(Fake::new(false)), in_parts(), None);
+    let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+    let bytes = content(38 * MIB, 0);
+    write(&rig, fh, 0, &bytes[..20 << 20]).await;
+    // As the end of another process does that had the file, too.
+    rig.fs.flush(fh).await.expect("a flush");
+    in_time(write(&rig, fh, 20 * MIB, &bytes[20 << 20..])).await;
+    assert!(rig.fs.stage.taken() <= 24 * MIB);
+    let reader = rig.open(ino, READ).await;
+    for at in [0, 7 << 20, 15 << 20, 20 << 20] {
+        assert!(
+            rig.fs.read(reader, at - 10.min(at), 4096).await.expect("a read")
+                == bytes[(at - 10.min(at)) as usize..][..4096]
+        );
+    }
+    rig.close(reader).await.expect("a close");
+    rig.close(fh).await.expect("a close");
+    assert!(rig.object("p/f") == Some(bytes));
+    rig.empty_stage().await;
+}
+
+#[tokio::test]
+async fn a_read_finds_what_leaves_the_stage_while_it_waits() {
+    let rig = Rig::with(in_parts()).await;
+    let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+    let bytes = content(40 * MIB, 0);
+    write(&rig, fh, 0, &bytes).await;
+    rig.fs.flush(fh).await.expect("a flush");
+    write(&rig, fh, 40 * MIB, &[7; 4096]).await;
+    let staged = match rig.fs.table.get(ino).expect("an inode").inode().lock().file().expect("a file") {
+        FileState::Dirty(draft) => draft.staged.clone(),
+        other => panic!("{other:?}"),
+    };
+    let reader = rig.open(ino, READ).await;
+    let let_go = || staged.let_go_of_unchanged(40 * MIB).expect("it leaves");
+    assert_eq!((let_go(), let_go()), (35 * MIB, 0));
+    let at = 8 * MIB - 10;
+    rig.fs.read(reader, at, 10).await.expect("what is before is brought back");
+    let (word, seen) = (Arc::new(tokio::sync::Notify::new()), rig.store.count(Call::Get));
+    rig.store.next(Call::Get, Fault::Late(word.clone()));
+    let fs = rig.fs.clone();
+    let reading = tokio::spawn(async move { fs.read(reader, at, 20).await });
+    until("the rest is asked for", || rig.store.count(Call::Get) > seen).await;
+    assert_eq!(let_go(), 8 * MIB);
+    word.notify_one();
+    let read = in_time(reading).await.expect("a task").expect("a read");
+    assert!(read == bytes[at as usize..][..20], "{read:?}");
+    rig.close(fh).await.expect("a close");
+    assert!(rig.object("p/f") == Some([&bytes[..], &[7; 4096]].concat()));
 }

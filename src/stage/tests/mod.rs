@@ -54,6 +54,33 @@ fn die_leaving(place: &Place, content: &[u8], state: Option<RecordState>) {
 }
 
 #[test]
+fn bytes_that_are_let_go_of_are_missing_here_and_in_the_record_and_are_never_read_as_zeros() {
+    const MIB: u64 = 1 << 20;
+    let place = Place::new();
+    {
+        let (stage, _) = place.open();
+        let file = stage.new_file().expect("a staged file");
+        file.write_at(0, &vec![1; 20 << 20]).expect("written");
+        file.clean();
+        file.record(&record(RecordState::Open)).expect("recorded");
+        file.write_at(7 * MIB, b"changed").expect("written");
+        assert_eq!(file.let_go_of_unchanged(20 * MIB).expect("it goes"), 5 * MIB - 7, "5 MiB beside a change stay");
+        assert!(matches!(file.read_at(2 * MIB - 1, 1), Err(Error::NotReadableYet)));
+        let gone = [ByteRange::new(0, 2 * MIB), ByteRange::new(12 * MIB + 7, 15 * MIB)];
+        assert_eq!(file.missing(ByteRange::new(0, 20 * MIB)), gone);
+        assert_eq!(file.read_at(7 * MIB, 7).expect("it is here")[..], b"changed"[..]);
+        assert_eq!(stage.taken(), 15 * MIB + 7);
+        file.keep();
+    }
+    let (_, left) = place.open();
+    let present = match &left[..] {
+        [left] => left.present.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(present, [ByteRange::new(2 * MIB, 12 * MIB + 7), ByteRange::new(15 * MIB, 20 * MIB)]);
+}
+
+#[test]
 fn a_live_session_is_left_alone() {
     let place = Place::new();
     let (first, _) = place.open();
