@@ -121,6 +121,10 @@ impl Filesystem {
                 Pressed::Nothing | Pressed::Sending => {}
                 Pressed::SendingAgain => had_failed = true,
                 Pressed::Begin(opening) => self.begin_upload_early(&inode, ticket.staged(), opening),
+                Pressed::BeginAgain(opening) => {
+                    had_failed = true;
+                    self.begin_upload_early(&inode, ticket.staged(), opening);
+                }
             }
         }
         had_failed

@@ -28,6 +28,8 @@ pub enum Pressed {
     SendingAgain,
     /// An upload is to be begun.
     Begin(Opening),
+    /// It could not be begun a moment ago.
+    BeginAgain(Opening),
 }
 
 impl Stream {
@@ -103,16 +105,23 @@ pub(super) fn press(shared: &Arc<Shared>, file: &Arc<StagedFile>) -> Pressed {
         // Nobody writes it in order: what goes up now is written again, perhaps.
         return Pressed::Nothing;
     }
-    match Stream::of(file) {
-        Some(stream) if stream.has_ended() && !file.has_away() => drop(file.take_companion()),
+    let failed = match Stream::of(file) {
+        Some(stream) if stream.has_ended() && !file.has_away() => {
+            let error = stream.state().error.clone();
+            if error.as_ref().is_some_and(|error| !error.is_transient()) {
+                return Pressed::Nothing;
+            }
+            file.take_companion();
+            error.is_some()
+        }
         Some(stream) => return stream.press(file),
-        None => {}
-    }
+        None => false,
+    };
     let Some(opening) = Stream::open(shared, grid, file) else { return Pressed::Nothing };
     if let Some(stream) = Stream::of(file) {
         stream.passed(file, file.run());
     }
-    Pressed::Begin(opening)
+    if failed { Pressed::BeginAgain(opening) } else { Pressed::Begin(opening) }
 }
 
 /// Ends the stream of a file and aborts its upload, unless that has the only bytes of some part; with `for_good` also then.

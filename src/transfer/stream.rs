@@ -349,7 +349,8 @@ impl Opening {
         if !matches!(self.stream.state().phase, Phase::Opening) {
             return Ok(());
         }
-        let mut multipart = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await?;
+        let made = Multipart::create(shared, &target.key, &target.attributes, PartSource::Bodies).await;
+        let mut multipart = made.inspect_err(|error| self.stream.state().error = Some(error.clone()))?;
         multipart.keep_while(self.file.needs_upload());
         let noted = journal::noted(multipart.id(), &target.key, &target.attributes);
         if let Err(error) = self.file.note_upload(Some(noted)) {

@@ -9,8 +9,9 @@ use super::*;
 use crate::error::Error;
 use crate::fs::Allocation;
 use crate::inode::FileState;
-use crate::transfer::Need;
+use crate::stage::StagedFile;
 use crate::transfer::tests::fake::{Call, Fault};
+use crate::transfer::{Need, Pressed};
 use crate::types::{ByteRange, ObjectKey};
 
 const LIMIT: u64 = 10_000;
@@ -311,10 +312,7 @@ async fn a_read_finds_what_leaves_the_stage_while_it_waits() {
     write(&rig, fh, 0, &bytes).await;
     rig.fs.flush(fh).await.expect("a flush");
     write(&rig, fh, 40 * MIB, &[7; 4096]).await;
-    let staged = match rig.fs.table.get(ino).expect("an inode").inode().lock().file().expect("a file") {
-        FileState::Dirty(draft) => draft.staged.clone(),
-        other => panic!("{other:?}"),
-    };
+    let staged = draft_of(&rig, ino);
     let reader = rig.open(ino, READ).await;
     let let_go = || staged.let_go_of_unchanged(40 * MIB).expect("it leaves");
     assert_eq!((let_go(), let_go()), (35 * MIB, 0));
@@ -331,4 +329,39 @@ async fn a_read_finds_what_leaves_the_stage_while_it_waits() {
     assert!(read == bytes[at as usize..][..20], "{read:?}");
     rig.close(fh).await.expect("a close");
     assert!(rig.object("p/f") == Some([&bytes[..], &[7; 4096]].concat()));
+}
+
+fn draft_of(rig: &Rig, ino: Ino) -> Arc<StagedFile> {
+    match rig.fs.table.get(ino).expect("an inode").inode().lock().file().expect("a file") {
+        FileState::Dirty(draft) => draft.staged.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_writer_for_whom_no_upload_can_be_begun_is_told_at_once_or_waits_between_tries() {
+    for error in [Error::AccessDenied("test".into()), Error::Unavailable("test".into())] {
+        let rig = Rig::within(Some(24 * MIB), Arc::new(Fake::new(false)), in_parts(), None);
+        let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+        let (bytes, staged) = (content(25 * MIB, 0), draft_of(&rig, ino));
+        (0..2).for_each(|_| rig.store.next(Call::Create, Fault::Fail(error.clone())));
+        write(&rig, fh, 0, &bytes[..24 << 20]).await;
+        until("it could not be begun", || rig.store.count(Call::Create) == 1).await;
+        if error.is_transient() {
+            let mut pressed = Pressed::Sending;
+            while matches!(pressed, Pressed::Sending) {
+                tokio::task::yield_now().await;
+                pressed = rig.fs.transfer.press(&staged);
+            }
+            assert!(matches!(pressed, Pressed::BeginAgain(_)), "a writer would not pause");
+            drop(pressed);
+            in_time(rig.fs.write(fh, 24 * MIB, &bytes[24 << 20..])).await.expect("it passes");
+            assert_eq!(rig.store.count(Call::Create), 3);
+            rig.close(fh).await.expect("a close");
+            assert!(rig.object("p/f") == Some(bytes));
+        } else {
+            is_full(in_time(rig.fs.write(fh, 24 * MIB, &bytes[24 << 20..])).await);
+            assert_eq!(rig.store.count(Call::Create), 1);
+        }
+    }
 }
