@@ -113,6 +113,8 @@ fn by_status(status: u16, code: &str, message: &str, region: Option<String>, tol
         412 => Error::PreconditionFailed,
         416 => Error::RangeNotSatisfiable,
         429 | 500 | 502..=504 => Error::Unavailable(told()),
+        // Which comes before the work is done: what came of it was lost.
+        200..=299 if code.is_empty() => Error::Unavailable(told()),
         _ => Error::Server { status, code: code.to_owned(), message: message.to_owned() },
     }
 }

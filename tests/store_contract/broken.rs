@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use pailfs::demo::{Fault, FaultKind, Operation, Server};
 use pailfs::error::{Error, Result};
-use pailfs::store::{Attributes, ObjectStore, PartSource, S3Store, StoreOptions, Tags, UploadBody, connect};
+use pailfs::store::{
+    Attributes, CopyAttributes, CopyRequest, ObjectStore, PartSource, S3Store, StoreOptions, Tags, UploadBody, connect,
+};
 use pailfs::types::{ByteRange, DirPrefix, Expect, ObjectKey, PartNumber, Version};
 
 use crate::world::{collect, pattern};
@@ -237,5 +239,23 @@ fn a_whole_body_is_compared_with_its_sum() {
         let corrupt = get(&store, None).await;
         assert!(matches!(corrupt, Err(Error::Corrupt(_))), "{corrupt:?}");
         assert_eq!(get(&store, None).await.unwrap(), "new");
+    });
+}
+
+/// S3 answers 200 before a copy is made or parts are put together, and what came of it follows; that may be cut off, or say no more
+/// than that something failed.
+#[test]
+fn a_200_that_tells_of_no_outcome_is_an_answer_that_was_lost() {
+    with_server(async |server, store| {
+        for code in ["", "InternalError"] {
+            server.add_fault(Fault::new(answer(200, code)).on(Operation::CopyObject));
+            let etag = store.head(&key()).await.unwrap().version.etag;
+            let attributes = CopyAttributes::Keep { storage_class: None, encryption: None };
+            let (source, target) = (key(), ObjectKey::from_store("b"));
+            let request = CopyRequest { source, source_etag: etag, target, expect: Expect::Any, attributes };
+            let copied = store.copy(request).await;
+            assert!(copied.as_ref().is_err_and(Error::is_transient), "{code:?}: {copied:?}");
+            server.clear_faults();
+        }
     });
 }
