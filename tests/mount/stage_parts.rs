@@ -245,6 +245,7 @@ fn a_file_larger_than_a_disk_is_stored_whole_or_refused_with_enospc_and_never_wr
     let options = MountOptions::new(&["stage_min_free=0", "part_size=5MiB"]).stage(&disk.path().join("stage"));
     let mount = Mount::start(&server, options);
     let bytes = noise(47, SIZE);
+    let undisturbed = undisturbed();
     let mut file = File::create(mount.path("f")).expect("it is made");
     let mut written = 0;
     for piece in bytes.chunks(1 << 20) {
@@ -257,6 +258,7 @@ fn a_file_larger_than_a_disk_is_stored_whole_or_refused_with_enospc_and_never_wr
         }
     }
     let synced = file.sync_all();
+    drop(undisturbed);
     let refused = synced.as_ref().err().and_then(std::io::Error::raw_os_error);
     assert!(synced.is_ok() || (written < SIZE && refused == Some(libc::ENOSPC)), "{synced:?}");
     let object = server.objects().get("f").unwrap_or_default();
