@@ -2,7 +2,7 @@
 //! and each promise of pailfs(7) names tests that are there.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 fn document(name: &str) -> String {
@@ -114,25 +114,46 @@ fn commands_and_options_in_the_readme_exist() {
     }
 }
 
+/// Names of the tests in one file.
+fn tests_in(path: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    text.split("#[test]\nfn ").skip(1).filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())).collect()
+}
+
+/// The files of a test program.
+fn files_of(tests: &str) -> impl Iterator<Item = PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(tests);
+    std::fs::read_dir(dir).expect("a test program").map(|entry| entry.expect("an entry").path())
+}
+
+/// Tests that a page of the manual names.
+fn named_in(page: &str) -> BTreeSet<String> {
+    let page = document(page);
+    page.lines().filter_map(|line| line.strip_prefix(".\\\" test: ")).map(str::to_owned).collect()
+}
+
 #[test]
 fn every_promise_names_tests_that_exist() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mount");
     let mut tests = BTreeSet::new();
     let mut promises = BTreeSet::new();
-    let suite = std::fs::read_dir(&dir).expect("the mount suite").map(|entry| entry.expect("an entry").path());
-    for path in suite.chain([dir.with_file_name("memory.rs")]) {
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        let functions: Vec<_> =
-            text.split("#[test]\nfn ").skip(1).filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())).collect();
+    let memory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/memory.rs");
+    for path in files_of("mount").chain([memory]) {
+        let functions = tests_in(&path);
         if path.ends_with("promises.rs") {
             promises.extend(functions.clone());
         }
         tests.extend(functions);
     }
-    let page = document("man/pailfs.7");
-    let named: BTreeSet<_> =
-        page.lines().filter_map(|line| line.strip_prefix(".\\\" test: ")).map(str::to_owned).collect();
+    let named = named_in("man/pailfs.7");
     let unknown: Vec<_> = named.difference(&tests).collect();
     let unnamed: Vec<_> = promises.difference(&named).collect();
     assert!(unknown.is_empty() && unnamed.is_empty(), "no such tests: {unknown:?}; not in the manual: {unnamed:?}");
+}
+
+#[test]
+fn what_the_manual_says_of_signals_names_tests_that_exist() {
+    let tests: BTreeSet<_> = files_of("cli_mount").flat_map(|path| tests_in(&path)).collect();
+    let named = named_in("man/pailfs.8");
+    let unknown: Vec<_> = named.difference(&tests).collect();
+    assert!(unknown.is_empty() && named.len() > 5, "no such tests: {unknown:?} of {named:?}");
 }

@@ -12,8 +12,9 @@ use std::process::ExitCode;
 
 use super::daemon::Readiness;
 use super::mount;
-use super::process::{Signals, complete_environment};
+use super::process::complete_environment;
 use super::sentence::{Failure, Status};
+use super::signals::{HangUp, Signals};
 use crate::config::{Config, DemoRequest, DemoServer, Request, parse};
 use crate::demo::{Bucket, Server, ServerOptions, Shape};
 
@@ -51,7 +52,7 @@ fn serve_alone(wanted: &DemoServer) -> Result<(), Failure> {
         .map_err(|e| Failure::system("starting threads", &e))?;
     let mut signals = {
         let _inside = runtime.enter();
-        Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
+        Signals::listen(HangUp::Ends).map_err(|e| Failure::system("listening for signals", &e))?
     };
     let server = start(wanted)?;
     fill(&server.bucket(&wanted.bucket));

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::notify::Notifier;
-use super::process::Signals;
 use super::sentence::{Failure, Status};
+use super::signals::Signals;
 use crate::config::Config;
 use crate::fs::{Drained, Filesystem, Holders};
 use crate::fuse::Served;

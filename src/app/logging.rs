@@ -1,13 +1,17 @@
 //! The log: one subscriber, to a file or to standard error, and panics in it.
+//!
+//! Owns what changes of it while the process runs: its file is opened again when it was moved, and its level goes up and back.
 
-use std::fs::OpenOptions;
-use std::io::IsTerminal;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use syslog_tracing::{Facility, Options, Syslog};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layered, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 use super::sentence::{Failure, Status};
 use crate::config::LogSettings;
@@ -15,33 +19,141 @@ use crate::config::LogSettings;
 /// What is logged when nothing was said: what happens to the mount.
 const DEFAULT_LEVEL: &str = "info";
 
+/// What follows the configured level, one after the other, when more is to be seen.
+const MORE: [&str; 2] = ["debug", "trace"];
+
+type Filter = reload::Layer<EnvFilter, Registry>;
+type Writer = Box<dyn Layer<Layered<Filter, Registry>> + Send + Sync>;
+
+/// The log of this process.
+#[derive(Debug)]
+pub struct Log {
+    file: Option<Arc<LogFile>>,
+    level: Option<Level>,
+}
+
+/// Which level it is at.
+#[derive(Debug)]
+struct Level {
+    filter: reload::Handle<EnvFilter, Registry>,
+    /// The configured one first.
+    steps: Vec<String>,
+    at: usize,
+}
+
 /// Starts the log: to the file, else in the foreground to standard error, else to syslog(3). In the background standard
 /// error leads nowhere once the command has ended; where nobody listens on `/dev/log` there is no log.
 ///
 /// # Errors
 /// The file can't be opened.
-pub fn start(settings: &LogSettings, foreground: bool) -> Result<(), Failure> {
-    let filter = EnvFilter::new(directives(settings.filter.as_deref().unwrap_or(DEFAULT_LEVEL)));
+pub fn start(settings: &LogSettings, foreground: bool) -> Result<Log, Failure> {
     // It would say on standard error that a line could not be written, and panic where that is gone too.
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-    if let Some(path) = &settings.file {
-        // Names of objects are in it: for the owner's eyes.
-        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path).map_err(|error| {
+    let layer = fmt::layer().log_internal_errors(false);
+    let mut file = None;
+    let writer: Writer = if let Some(path) = &settings.file {
+        let opened = LogFile::open(path).map_err(|error| {
             let path = path.display();
             Failure::new(Status::System, format!("the log file {path} can't be opened: {error}; name another"))
         })?;
-        let _ = builder.with_ansi(false).with_writer(Mutex::new(file)).try_init();
+        let opened = Arc::new(opened);
+        file = Some(opened.clone());
+        layer.with_ansi(false).with_writer(opened).boxed()
     } else if !foreground && let Some(syslog) = syslog() {
         // It knows the time, and does without colours.
-        let _ = builder.with_ansi(false).without_time().with_level(false).with_writer(syslog).try_init();
+        layer.with_ansi(false).without_time().with_level(false).with_writer(syslog).boxed()
     } else if foreground || settings.filter.is_some() {
-        let colours = std::io::stderr().is_terminal();
-        let _ = builder.with_ansi(colours).with_writer(std::io::stderr).try_init();
+        layer.with_ansi(io::stderr().is_terminal()).with_writer(io::stderr).boxed()
     } else {
-        return Ok(());
-    }
+        return Ok(Log { file: None, level: None });
+    };
+    let configured = settings.filter.as_deref().unwrap_or(DEFAULT_LEVEL);
+    let (filter, handle) = reload::Layer::new(EnvFilter::new(directives(configured)));
+    let started = tracing_subscriber::registry().with(filter).with(writer).try_init();
     log_panics();
-    Ok(())
+    let level = started.is_ok().then(|| Level { filter: handle, steps: steps(configured), at: 0 });
+    Ok(Log { file, level })
+}
+
+impl Log {
+    /// Opens the file again, which may have been moved away. Where that does not work, the one that is open is used on, and says so.
+    pub fn reopen(&self) {
+        let Some(file) = &self.file else { return };
+        let path = file.path.display();
+        match file.reopen() {
+            Ok(()) => tracing::info!("SIGHUP: the log file {path} was opened again"),
+            Err(error) => tracing::error!("SIGHUP: the log file {path} can't be opened again, this one stays: {error}"),
+        }
+    }
+
+    /// Goes on to the next level, and from the last one back to the configured one. Where there is no log, nothing happens.
+    pub fn cycle_level(&mut self) {
+        let Some(Level { filter, steps, at }) = &mut self.level else { return };
+        let next = (*at + 1) % steps.len();
+        let Some(name) = steps.get(next) else { return };
+        let say = || tracing::info!("SIGUSR2: the log level is now {name}");
+        // The configured level may not show this line: it comes before that is back.
+        if next == 0 {
+            say();
+        }
+        if let Err(error) = filter.reload(EnvFilter::new(directives(name))) {
+            tracing::error!("SIGUSR2: the log level stays: {error}");
+            return;
+        }
+        if next != 0 {
+            say();
+        }
+        *at = next;
+    }
+}
+
+/// The levels of the cycle. One that is configured comes once.
+fn steps(configured: &str) -> Vec<String> {
+    let more = MORE.into_iter().filter(|level| !level.eq_ignore_ascii_case(configured));
+    std::iter::once(configured).chain(more).map(str::to_owned).collect()
+}
+
+/// A file to whose end is written.
+#[derive(Debug)]
+struct LogFile {
+    path: PathBuf,
+    file: Mutex<File>,
+}
+
+impl LogFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        Ok(LogFile { path: path.to_owned(), file: Mutex::new(open(path)?) })
+    }
+
+    fn reopen(&self) -> io::Result<()> {
+        let new = open(&self.path)?;
+        let old = std::mem::replace(&mut *self.lock(), new);
+        // Closed when lines can be written again.
+        drop(old);
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, File> {
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Names of objects are in it: for the owner's eyes.
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+}
+
+impl Write for &LogFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.lock().write(bytes)
+    }
+
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.lock().write_all(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn syslog() -> Option<Syslog> {
@@ -84,6 +196,18 @@ mod tests {
             ("warn,pailfs::fs=debug", "warn,pailfs::fs=debug"),
         ] {
             assert_eq!(directives(asked), directives_of);
+        }
+    }
+
+    #[test]
+    fn a_level_that_is_configured_comes_once_in_the_cycle() {
+        for (configured, expected) in [
+            ("info", &["info", "debug", "trace"][..]),
+            ("debug", &["debug", "trace"]),
+            ("TRACE", &["TRACE", "debug"]),
+            ("warn,pailfs::fs=debug", &["warn,pailfs::fs=debug", "debug", "trace"]),
+        ] {
+            assert_eq!(steps(configured), expected);
         }
     }
 }

@@ -14,9 +14,11 @@ use super::daemon::{self, Readiness};
 use super::ending::{Ending, MountGuard};
 use super::logging;
 use super::notify::Notifier;
-use super::process::{Signals, complete_environment, raise_file_limit};
+use super::process::{complete_environment, raise_file_limit};
+use super::requests::Requests;
 use super::say;
 use super::sentence::{Failure, Status};
+use super::signals::{HangUp, RequestSignals, Signals, ignore_requests};
 use crate::cache::disk::DiskCache;
 use crate::config::{Audience, ChecksumPolicy, Config};
 use crate::fs::{Filesystem, Kept, Recovery};
@@ -36,6 +38,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 /// Mounts, in the background unless asked otherwise.
 pub fn run(config: &Config) -> ExitCode {
     complete_environment();
+    if let Err(error) = ignore_requests(hang_up(config)) {
+        return Failure::system("ignoring signals", &error).report();
+    }
     if config.foreground {
         match serve(config, &mut Readiness::foreground()) {
             Ok(()) => ExitCode::SUCCESS,
@@ -48,15 +53,21 @@ pub fn run(config: &Config) -> ExitCode {
 
 /// Mounts, tells `readiness`, and serves in this process until a signal or an unmount ends it.
 pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> {
-    logging::start(&config.log, config.foreground)?;
+    let runtime =
+        Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
+    // Before the log: of a log file that is moved from now on somebody hears.
+    let asked = {
+        let _inside = runtime.enter();
+        RequestSignals::listen(hang_up(config)).map_err(|e| Failure::system("listening for signals", &e))?
+    };
+    let log = logging::start(&config.log, config.foreground)?;
+    let requests = Requests::answer(asked, log, runtime.handle());
     raise_file_limit();
     check_machine(config.audience)?;
     let place = mountpoint::prepare(&config.mountpoint, config.nonempty)?;
     if place.cleared {
         notice(&format!("a dead mount was cleared away from {}", place.path.display()));
     }
-    let runtime =
-        Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
     let stage = Stage::open_within(&config.stage, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
     let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
@@ -64,13 +75,18 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
         if config.fs.read_only { None } else { runtime.block_on(tell_of_conditions(&store, config)) };
     let signals = {
         let _inside = runtime.enter();
-        Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
+        Signals::listen(hang_up(config)).map_err(|e| Failure::system("listening for signals", &e))?
     };
-    let ended =
-        serve_bucket(config, &place.path, (stage, cache), (store, conditional_writes), signals, &runtime, readiness);
+    let (kept, bucket, signals) = ((stage, cache), (store, conditional_writes), (signals, requests));
+    let ended = serve_bucket(config, &place.path, kept, bucket, signals, &runtime, readiness);
     // Whoever still waits for S3 is not waited for: what counts was committed or is kept in the stage.
     runtime.shutdown_background();
     ended
+}
+
+/// Who has a log file wants to move it; others have a terminal that goes, or had one.
+fn hang_up(config: &Config) -> HangUp {
+    if config.log.file.is_some() { HangUp::ReopensLog } else { HangUp::Ends }
 }
 
 /// The disk cache, where one is asked for.
@@ -141,7 +157,7 @@ fn serve_bucket(
     path: &std::path::Path,
     ((stage, leftovers), cache): ((Stage, Vec<Leftover>), Option<DiskCache>),
     (s3, conditional_writes): (S3Store, Option<bool>),
-    mut signals: Signals,
+    (mut signals, requests): (Signals, Requests),
     runtime: &Runtime,
     readiness: &mut Readiness,
 ) -> Result<(), Failure> {
@@ -165,6 +181,7 @@ fn serve_bucket(
     let session = SessionOptions { allow_root: config.audience == Audience::OwnerAndRoot };
     let served = fuse::serve(filesystem.clone(), device, session, handle)
         .map_err(|e| Failure::system("the handshake with the kernel", &e))?;
+    requests.mounted(filesystem.clone(), served.kernel_caches());
     if let Err(error) = mounted.raise_read_ahead() {
         tracing::debug!("the kernel's read-ahead stays as it is: {error}");
     }

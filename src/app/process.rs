@@ -1,8 +1,6 @@
-//! The process and its surroundings: environment, limits, signals.
+//! The process and its surroundings: environment and limits.
 
 use std::io;
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::home_directory;
 
@@ -35,40 +33,6 @@ pub fn raise_file_limit() {
             if libc::setrlimit(libc::RLIMIT_NOFILE, &limit) != 0 {
                 tracing::debug!("the limit of open files stays: {}", io::Error::last_os_error());
             }
-        }
-    }
-}
-
-/// The signals that end a mount.
-#[derive(Debug)]
-pub struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-}
-
-impl Signals {
-    /// What a terminal sends when it goes, to all that it has started.
-    pub const HANG_UP: &'static str = "SIGHUP";
-
-    /// From now on they no longer end the process by themselves. Must be called within a runtime.
-    ///
-    /// # Errors
-    /// What sigaction(2) answers.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Signals {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// Name of the next one. Can be dropped and called again without losing any.
-    pub async fn next(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => Self::HANG_UP,
         }
     }
 }

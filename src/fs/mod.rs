@@ -9,6 +9,7 @@
 mod ahead;
 mod attributes;
 mod backing;
+mod caches;
 mod change;
 mod commit;
 mod compose;

@@ -7,6 +7,7 @@ mod answer;
 mod bridge;
 mod convert;
 mod fusermount;
+mod kernel_caches;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;
@@ -15,4 +16,5 @@ mod reply;
 mod session;
 mod xattr;
 
+pub use kernel_caches::KernelCaches;
 pub use session::{Served, SessionOptions, serve};

@@ -12,6 +12,7 @@ use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle;
 
 use super::bridge::Bridge;
+use super::kernel_caches::KernelCaches;
 use crate::fs::Filesystem;
 
 /// Worker threads that read requests. Two: one alone is fastest for one client, but a long copy into a reply would make all
@@ -29,6 +30,7 @@ pub struct SessionOptions {
 /// A session being served.
 #[derive(Debug)]
 pub struct Served {
+    caches: KernelCaches,
     thread: JoinHandle<io::Result<()>>,
 }
 
@@ -39,6 +41,11 @@ impl Served {
     /// What the last read from the device gave.
     pub fn wait(self) -> io::Result<()> {
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker thread panicked")))
+    }
+
+    /// What the kernel keeps of the mount.
+    pub fn kernel_caches(&self) -> KernelCaches {
+        self.caches.clone()
     }
 
     /// True when the session has ended.
@@ -58,6 +65,7 @@ pub fn serve(fs: Arc<Filesystem>, device: OwnedFd, options: SessionOptions, runt
     let acl = config.acl;
     let bridge = Bridge::new(fs, runtime, device.try_clone()?);
     let session = Session::from_fd(bridge, device, acl, config)?;
+    let caches = KernelCaches::new(session.notifier());
     let thread = std::thread::Builder::new().name("pailfs-session".into()).spawn(move || session.run())?;
-    Ok(Served { thread })
+    Ok(Served { caches, thread })
 }

@@ -66,6 +66,13 @@ impl Listings {
 }
 
 impl InodeTable {
+    /// Forgets which directories have listings, for who has each of them forget its own next: one that is kept meanwhile is known of.
+    pub fn forget_order_of_listings(&self) {
+        let mut order = self.listings.0.lock().unwrap_or_else(PoisonError::into_inner);
+        order.kept.clear();
+        order.names = 0;
+    }
+
     /// Keeps a whole listing of a directory that began then (see [`super::DirNames::keep_listing`]); the oldest ones of others go
     /// for it, when there are too many names in all.
     ///

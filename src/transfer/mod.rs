@@ -168,6 +168,11 @@ impl Transfer {
         &self.shared.budget
     }
 
+    /// Lets go of the bytes that handles hold to be read, and of those that are on their way ahead of them. Who waits for some gets them.
+    pub fn drop_read(&self) {
+        self.shared.cursors.reclaim(Duration::ZERO);
+    }
+
     /// True when there is a cache on the local disk.
     pub fn keeps(&self) -> bool {
         self.shared.keeping.is_some()

@@ -285,6 +285,16 @@ pub fn skipped(why: &str) {
 /// Ends its writer when it is dropped.
 pub struct HalfWritten(std::process::Child);
 
+impl HalfWritten {
+    /// Writes the rest, and closes the file.
+    pub fn finish(mut self, rest: &str) {
+        let mut input = self.0.stdin.take().expect("a pipe");
+        input.write_all(rest.as_bytes()).expect("it takes bytes");
+        drop(input);
+        assert!(self.0.wait().expect("it ends").success());
+    }
+}
+
 impl Drop for HalfWritten {
     fn drop(&mut self) {
         let _ = self.0.kill();

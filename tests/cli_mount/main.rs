@@ -5,6 +5,7 @@
 
 mod machine;
 mod manager;
+mod signals;
 
 use std::fs::{self, File};
 use std::io::Write;

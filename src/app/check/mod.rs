@@ -14,9 +14,10 @@ use tokio::runtime::Builder;
 use self::probe::Probe;
 use self::report::{Report, Right};
 use super::mount::store_options;
-use super::process::{Signals, complete_environment};
+use super::process::complete_environment;
 use super::recover::print;
 use super::sentence::{Failure, Status};
+use super::signals::{HangUp, Signals};
 use super::{logging, say};
 use crate::config::{CheckRequest, Config};
 use crate::error::Error;
@@ -176,7 +177,7 @@ async fn read(store: &dyn ObjectStore, object: &ListedObject) -> crate::error::R
 }
 
 async fn write(store: &S3Store, config: &Config, report: &mut Report) -> Result<(), Failure> {
-    let mut signals = Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?;
+    let mut signals = Signals::listen(HangUp::Ends).map_err(|e| Failure::system("listening for signals", &e))?;
     let mut probe = Probe::new(store, config.source.prefix(), &config.fs.host);
     let stopped = tokio::select! {
         () = probe.run(report) => None,

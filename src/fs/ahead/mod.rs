@@ -137,6 +137,16 @@ impl Ahead {
         lock(&self.state).guesses.len()
     }
 
+    /// Gives up all guesses, and forgets what was listed.
+    pub fn forget(&self) {
+        let (dirs, guesses) = {
+            let mut state = lock(&self.state);
+            (std::mem::take(&mut state.dirs), std::mem::take(&mut state.guesses))
+        };
+        // After the lock: each guess is entered in the ledger when it goes.
+        drop((dirs, guesses));
+    }
+
     fn get(&self, ino: Ino) -> Option<Arc<Guess>> {
         lock(&self.state).guesses.get(&ino).cloned()
     }

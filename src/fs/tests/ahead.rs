@@ -77,6 +77,18 @@ async fn files_opened_in_listing_order_cost_one_request_each_many_at_once() {
 }
 
 #[tokio::test]
+async fn what_was_fetched_ahead_goes_with_all_that_is_kept() {
+    let rig = Rig::new().await;
+    let (dir, names) = listed(&rig, 100).await;
+    let next = begin(&rig, dir, &names).await;
+    let name = names.get(next).expect("there are more");
+    rig.store.set(&format!("p/d/{name}"), body(200));
+    rig.fs.drop_caches();
+    assert_eq!(rig.fs.ahead.len(), 0);
+    assert_eq!(cat(&rig, dir, name).await, body(200), "what was fetched before it was dropped");
+}
+
+#[tokio::test]
 async fn files_opened_by_inode_number_are_fetched_ahead_too() {
     let rig = Rig::new().await;
     let (dir, mut names) = listed(&rig, 300).await;

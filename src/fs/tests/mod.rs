@@ -6,6 +6,7 @@
 mod ahead;
 mod attributes;
 mod backing;
+mod caches;
 mod compose;
 mod conflicts;
 mod copy_range;

@@ -351,6 +351,12 @@ impl DirNames {
         self.listed.len()
     }
 
+    /// Of what S3 said nothing is believed any more. What was changed here stays known: an answer that is under way may be older.
+    pub fn forget_what_s3_said(&mut self) {
+        self.forget_listing();
+        self.misses.clear();
+    }
+
     /// Nothing of the listing is believed any more.
     pub fn forget_listing(&mut self) {
         self.listed.clear();
