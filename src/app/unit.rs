@@ -31,6 +31,8 @@ fn text(request: &UnitRequest, program: &Path) -> String {
         line
     });
     let stop = config.drain_timeout.saturating_add(GRACE).as_secs();
+    // Whoever moves the file to keep it small has it opened again by 'systemctl reload'.
+    let reload = if config.log.file.is_some() { "ExecReload=/bin/kill -HUP $MAINPID\n" } else { "" };
     let description = config.source.typed().replace('%', "%%");
     format!(
         "# Save as /etc/systemd/system/NAME.service, then: systemctl daemon-reload && systemctl enable --now NAME\n\
@@ -45,7 +47,7 @@ fn text(request: &UnitRequest, program: &Path) -> String {
          Type=notify\n\
          EnvironmentFile=-/etc/pailfs/credentials\n\
          ExecStart={program} mount --foreground{options} {source} {mountpoint}\n\
-         ExecStop={program} umount {mountpoint}\n\
+         {reload}ExecStop={program} umount {mountpoint}\n\
          WatchdogSec={WATCHDOG}\n\
          TimeoutStopSec={stop}s\n\
          Restart=on-failure\n\

@@ -95,6 +95,9 @@ fn the_unit_that_is_printed_is_one_that_systemd_understands() {
     ] {
         assert!(text.lines().any(|other| other == line), "{line}: {text}");
     }
+    let reloads = |text: &str| text.contains("\nExecReload=/bin/kill -HUP $MAINPID\n");
+    let logged = print(&["s3://bucket/p", "/mnt", "-o", "log_file=/var/log/pailfs.log"]);
+    assert!(reloads(&String::from_utf8_lossy(&logged.stdout)) && !reloads(&text), "{logged:?}");
     let refused = print(&["s3://bucket/p", "/mnt", "-o", "reigon=x"]);
     assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("did you mean"), "checked");
     let file = machine.path("pailfs-test.service");
