@@ -31,8 +31,8 @@ const WALKS: usize = 4;
 /// Most keys of one walk that are kept: with about 250 bytes each, 1 MB. A directory with more is listed by itself.
 const KEYS_MAX: usize = 4000;
 
-/// With fewer keys left than a page has, the next page is asked for.
-const AHEAD: usize = 1000;
+/// Keys of a page: with fewer of them left the next one is asked for.
+const PAGE: usize = 1000;
 
 /// What is known of who reads directories.
 #[derive(Debug)]
@@ -158,6 +158,11 @@ impl Keys {
         matches!(self.next, Next::End)
     }
 
+    /// For one more page.
+    fn has_room(&self) -> bool {
+        self.held.len() + PAGE <= KEYS_MAX
+    }
+
     /// What is known of a directory. Keys before it go.
     fn tell(&mut self, dir: &str) -> Told {
         if dir < self.from.as_str() {
@@ -258,7 +263,7 @@ impl Filesystem {
             match keys.tell(dir) {
                 Told::All(page, asked) => return Ok(Some((page, asked))),
                 Told::Passed | Told::Nothing => return Ok(None),
-                Told::Some if keys.held.len() >= KEYS_MAX => return Err(Error::NotFound),
+                Told::Some if !keys.has_room() => return Err(Error::NotFound),
                 Told::Some => {}
             }
             self.ask_more(root, keys);
@@ -277,7 +282,7 @@ impl Filesystem {
     fn walk_ahead(&self, root: &str, keys: &mut Keys) {
         let dir = keys.from.as_str();
         let left = keys.held.iter().rev().take_while(|(object, _)| !object.key.as_str().starts_with(dir)).count();
-        if left < AHEAD && keys.held.len() < KEYS_MAX {
+        if left < PAGE && keys.has_room() {
             self.ask_more(root, keys);
         }
     }

@@ -11,7 +11,7 @@ impl Fake {
         let state = self.state();
         let mut page = ListPage::default();
         let mut prefixes = BTreeSet::new();
-        let after = request.continuation.as_deref().unwrap_or_default();
+        let after = request.continuation.as_deref().or(request.start_after.as_deref()).unwrap_or_default();
         for (key, object) in &state.objects {
             let Some(rest) = key.as_str().strip_prefix(&request.prefix) else { continue };
             let folded = rest.split_once('/').filter(|_| request.by_directory);
@@ -33,6 +33,10 @@ impl Fake {
             }
         }
         page.prefixes = prefixes.into_iter().collect();
+        if self.lists_in_no_order {
+            page.objects.reverse();
+            page.prefixes.reverse();
+        }
         page
     }
 }

@@ -75,6 +75,7 @@ struct State {
     faults: Vec<(Call, Fault)>,
     calls: Vec<Call>,
     gets: Vec<ByteRange>,
+    lists: Vec<ListRequest>,
     puts_from_file: usize,
     versions: u64,
 }
@@ -94,6 +95,8 @@ pub(crate) struct Fake {
     tells_no_sums: bool,
     /// It renames objects, as directory buckets do.
     renames: bool,
+    /// Its listings come in no order, as those of directory buckets do.
+    lists_in_no_order: bool,
     /// Its copies are made whatever stands at the target, as MinIO's are.
     pub(crate) copies_over: bool,
     /// Parts are copied of whatever stands at the source, as some stores do.
@@ -107,6 +110,10 @@ impl Fake {
 
     pub(crate) fn renaming() -> Self {
         Fake { renames: true, ..Fake::default() }
+    }
+
+    pub(crate) fn listing_in_no_order() -> Self {
+        Fake { lists_in_no_order: true, ..Fake::default() }
     }
 
     pub(crate) fn without_sums_of_parts() -> Self {
@@ -180,6 +187,11 @@ impl Fake {
         self.state().gets.clone()
     }
 
+    /// All LISTs since the last time this was asked.
+    pub(crate) fn take_lists(&self) -> Vec<ListRequest> {
+        std::mem::take(&mut self.state().lists)
+    }
+
     pub(crate) fn open_uploads(&self) -> usize {
         self.state().uploads.len()
     }
@@ -238,7 +250,11 @@ fn answer<T>(value: T, fault: Option<Fault>) -> Result<T> {
 #[async_trait]
 impl ObjectStore for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { rename: self.renames, ordered_listing: true, conditional_copy: !self.copies_over }
+        Capabilities {
+            rename: self.renames,
+            ordered_listing: !self.lists_in_no_order,
+            conditional_copy: !self.copies_over,
+        }
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -256,6 +272,7 @@ impl ObjectStore for Fake {
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
         let fault = self.enter(Call::List).await?;
         let page = self.page(&request);
+        self.state().lists.push(request);
         late(&fault).await;
         Ok(page)
     }
