@@ -177,6 +177,33 @@ async fn a_page_that_was_asked_for_too_long_ago_is_not_waited_for() {
     assert_eq!(pages_and_dirs(&rig).1, [""; 0], "the walk goes on with what is there now");
 }
 
+#[tokio::test]
+async fn who_leaves_a_walk_for_a_directory_far_ahead_does_not_get_all_that_is_between() {
+    let rig = Rig::with(patient()).await;
+    for number in 0..60 {
+        for file in 0..100 {
+            rig.store.set(&format!("p/tree/{}/g{file:02}", dir(number)), "x");
+        }
+    }
+    let found = tree(&rig, 60).await;
+    for number in [0, 1, 2, 55] {
+        assert_eq!(rig.names(found[number]).await.len(), 103, "{number}");
+    }
+    let (pages, dirs) = pages_and_dirs(&rig);
+    assert!(pages <= 2 && dirs == ["p/tree/d00/", "p/tree/d01/", "p/tree/d55/"], "{pages} pages of a walk, {dirs:?}");
+}
+
+#[tokio::test]
+async fn who_walks_before_the_place_where_others_are_gets_a_walk_too() {
+    let rig = Rig::with(patient()).await;
+    let found = tree(&rig, 20).await;
+    for number in [10, 11, 12, 13, 0, 1, 2, 3, 4, 5, 6] {
+        assert_eq!(rig.names(found[number]).await, ALL, "{number}");
+    }
+    let (pages, dirs) = pages_and_dirs(&rig);
+    assert_eq!((pages, dirs), (2, [10, 11, 0, 1].map(|number| format!("p/tree/{}/", dir(number))).to_vec()));
+}
+
 /// Waits until so many pages of walks have been asked for since the last look.
 async fn until_listed(rig: &Rig, pages: usize) {
     let (deadline, mut listed) = (Instant::now() + Duration::from_secs(10), 0);
@@ -230,6 +257,11 @@ async fn a_change_made_here_ends_a_walk_wherever_it_is_made() {
         rig.store.take_lists();
         assert_eq!(rig.names(found[7]).await, with(&["theirs"]), "{change}");
         assert_eq!(pages_and_dirs(&rig), (0, vec!["p/tree/d07/".to_owned()]), "{change}");
+        for dir in &found[8..] {
+            assert_eq!(rig.names(*dir).await, ALL, "{change}");
+        }
+        let (pages, dirs) = pages_and_dirs(&rig);
+        assert!(pages == 1 && dirs.len() <= 2, "{change}: nobody walks any more: {dirs:?}");
     }
 }
 
@@ -253,7 +285,7 @@ async fn what_s3_tells_of_a_name_while_a_page_is_under_way_is_not_undone_by_it()
 }
 
 #[tokio::test]
-async fn what_changes_here_while_a_page_is_under_way_shows() {
+async fn a_change_made_here_ends_a_walk_whose_page_is_under_way() {
     let rig = Rig::with(patient()).await;
     let found = tree(&rig, 20).await;
     rig.names(found[0]).await;
@@ -263,14 +295,13 @@ async fn what_changes_here_while_a_page_is_under_way_shows() {
     rig.store.next(Call::List, Fault::Late(word.clone()));
     let meanwhile = async {
         until_listed(&rig, 1).await;
-        rig.put(found[2], "mine", b"x").await;
-        rig.fs.unlink(found[2], b"f1").await.expect("an unlink");
-        // Both see what became of it.
+        rig.fs.unlink(found[9], b"f1").await.expect("an unlink");
+        // Who was told of that answers with a change of its own.
         rig.store.remove("p/tree/d02/f0");
         word.notify_one();
     };
     let (names, ()) = tokio::join!(rig.names(found[2]), meanwhile);
-    assert_eq!(names, ["f2", "mine"], "the page of before was shown");
+    assert_eq!(names, ["f1", "f2"], "the page of before was shown");
 }
 
 #[tokio::test]
