@@ -112,10 +112,6 @@ impl Fake {
         Fake { renames: true, ..Fake::default() }
     }
 
-    pub(crate) fn listing_in_no_order() -> Self {
-        Fake { lists_in_no_order: true, ..Fake::default() }
-    }
-
     pub(crate) fn without_sums_of_parts() -> Self {
         Fake { tells_no_sums: true, ..Fake::default() }
     }
@@ -163,11 +159,6 @@ impl Fake {
         self.state().faults.clear();
     }
 
-    /// Keys of all objects, in order.
-    pub(crate) fn keys(&self) -> Vec<String> {
-        self.state().objects.keys().map(|key| key.to_string()).collect()
-    }
-
     /// Another client removes an object.
     pub(crate) fn remove(&self, key: &str) {
         self.state().objects.remove(&ObjectKey::from_store(key));
@@ -185,11 +176,6 @@ impl Fake {
     /// Ranges of all GETs, in order of their coming.
     pub(crate) fn gets(&self) -> Vec<ByteRange> {
         self.state().gets.clone()
-    }
-
-    /// All LISTs since the last time this was asked.
-    pub(crate) fn take_lists(&self) -> Vec<ListRequest> {
-        std::mem::take(&mut self.state().lists)
     }
 
     pub(crate) fn open_uploads(&self) -> usize {
@@ -272,7 +258,6 @@ impl ObjectStore for Fake {
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
         let fault = self.enter(Call::List).await?;
         let page = self.page(&request);
-        self.state().lists.push(request);
         late(&fault).await;
         Ok(page)
     }
