@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::Filesystem;
 use super::remove::{note_removed, object_of};
 use crate::error::{Error, Result};
-use crate::inode::{Changing, Clean, Draft, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
+use crate::inode::{Clean, Draft, Inode, Kind, Listed, Located, Origin, Owned, Pin, Prior};
 use crate::store::CopyAttributes;
 use crate::types::{Expect, Ino, Name, ObjectKey, Version};
 
@@ -58,7 +58,7 @@ impl Filesystem {
         self.end_compositions_at(new_parent, &new_name).await;
         let _passage = self.table.pass(&[parent, new_parent]).await;
         // Copies of a rename that fails are there for a while.
-        let _changing = Changing;
+        let _changing = self.table.changes().changing();
         let source = self.resolve(parent, &name).await?;
         let target = match self.resolve(new_parent, &new_name).await {
             Ok(target) => Some(target),

@@ -21,7 +21,7 @@ pub use attr::{Attr, Device, FileType, Kind, Ownership, OwnershipChange, TARGET_
 pub use backing::Backing;
 pub use freshness::{Belief, Span};
 pub use gate::{Closed, Passage};
-pub use listing::{Changing, DirNames, KeptListing, Known, Listed, Lister, changes_anywhere};
+pub use listing::{Changes, Changing, DirNames, KeptListing, Known, Listed, Lister};
 pub use node::{Attempt, Body, DirBody, Inode, NodeData, Opens, WriteTicket, WriteTurn};
 pub use owned::{Owned, Prior};
 pub use posix::{PERMISSION_BITS, StoredAttributes};

@@ -28,6 +28,7 @@ mod sequences;
 mod tags;
 mod unlinked;
 mod updates;
+mod walked;
 mod writes;
 mod xattrs;
 

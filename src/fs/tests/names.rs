@@ -370,6 +370,20 @@ async fn a_directory_too_large_to_list_is_tried_once_and_asked_name_by_name() {
 }
 
 #[tokio::test]
+async fn for_names_that_are_there_no_more_than_a_page_is_listed() {
+    let rig = Rig::new().await;
+    for number in 0..1500 {
+        rig.store.set(&format!("p/d/{number}"), "");
+    }
+    let dir = rig.ino(Ino::ROOT, "d").await.expect("a directory");
+    rig.store.take_calls();
+    for number in 0..10 {
+        assert!(rig.ino(dir, &format!("{number}")).await.is_ok());
+    }
+    assert_eq!(rig.store.take_calls().len(), 10 * 2 + 1);
+}
+
+#[tokio::test]
 async fn nothing_is_listed_instead_where_listings_are_not_believed() {
     let rig = Rig::with(no_cache()).await;
     rig.store.set("p/d/old", "x");

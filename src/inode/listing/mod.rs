@@ -28,21 +28,33 @@ const ASKED_WORTH: usize = 3;
 /// How long a directory that turned out too large for that is left alone.
 const LARGE_FOR: Duration = Duration::from_secs(60);
 
-/// How often names were changed here, in any directory of this process.
-static CHANGES: AtomicU64 = AtomicU64::new(0);
+/// A number that grows with each change of a name that is made here, in whatever directory of one mount.
+#[derive(Clone, Debug, Default)]
+pub struct Changes(Arc<AtomicU64>);
 
-/// A number that grows with each change of a name that is made here, in whatever directory.
-pub fn changes_anywhere() -> u64 {
-    CHANGES.load(Ordering::SeqCst)
+impl Changes {
+    /// What it is now.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// To hold while names may change.
+    pub fn changing(&self) -> Changing {
+        Changing(self.clone())
+    }
+
+    fn note(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// Names may change here until it is dropped, whatever comes of that.
 #[derive(Debug)]
-pub struct Changing;
+pub struct Changing(Changes);
 
 impl Drop for Changing {
     fn drop(&mut self) {
-        CHANGES.fetch_add(1, Ordering::SeqCst);
+        self.0.note();
     }
 }
 
@@ -97,6 +109,8 @@ pub struct DirNames {
     misses: LruCache<Name, Instant>,
     removed: HashMap<Name, Ino>,
     changes: u64,
+    /// The changes of all directories of its mount, once it is in one.
+    anywhere: Option<Changes>,
     /// When names were changed here lately, and what stands there since.
     changed: HashMap<Name, (Instant, Option<Listed>)>,
     /// Changes before this may be forgotten.
@@ -127,6 +141,7 @@ impl Default for DirNames {
             misses: LruCache::unbounded(),
             removed: HashMap::new(),
             changes: 0,
+            anywhere: None,
             changed: HashMap::new(),
             changes_since: None,
             absent: VecDeque::new(),
@@ -144,6 +159,11 @@ impl DirNames {
     /// A number that grows with each change made here.
     pub fn changes(&self) -> u64 {
         self.changes
+    }
+
+    /// Its changes are among these from now on.
+    pub(super) fn count_among(&mut self, anywhere: &Changes) {
+        self.anywhere = Some(anywhere.clone());
     }
 
     /// False for a listing of so many names that it is not kept.
@@ -281,7 +301,9 @@ impl DirNames {
     /// `name` was made or changed here.
     pub fn note_change(&mut self, name: &Name, listed: Option<Listed>) {
         self.changes += 1;
-        CHANGES.fetch_add(1, Ordering::SeqCst);
+        if let Some(anywhere) = &self.anywhere {
+            anywhere.note();
+        }
         self.repeatable = false;
         self.remember_change(name, Instant::now(), listed.clone());
         self.misses.pop(name);

@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use super::attr::{Kind, Ownership};
 use super::gate::{Closed, Gate};
+use super::listing::Changes;
 use super::listings::Listings;
 use super::node::{Body, DirBody, Inode, NodeData};
 use super::owned::Owned;
@@ -51,6 +52,7 @@ pub struct InodeTable {
     rows: Mutex<Rows>,
     pub(super) gate_changed: tokio::sync::watch::Sender<u64>,
     pub(super) listings: Listings,
+    changes: Changes,
 }
 
 /// Keeps an inode in the table while it is held: an open handle, or work under way.
@@ -81,21 +83,24 @@ impl Drop for Pin {
 impl InodeTable {
     /// A table with nothing but the root, whose keys begin with `prefix`.
     pub fn new(prefix: DirPrefix, root: Ownership) -> Arc<Self> {
-        let inode = Arc::new(Inode::new(
-            Ino::ROOT,
-            Kind::Dir,
-            root,
-            Body::Dir(Box::new(DirBody { held: true, ..DirBody::default() })),
-        ));
+        let changes = Changes::default();
+        let mut body = DirBody { held: true, ..DirBody::default() };
+        body.names.count_among(&changes);
+        let inode = Arc::new(Inode::new(Ino::ROOT, Kind::Dir, root, Body::Dir(Box::new(body))));
         let mut rows = Rows::default();
         let entry = Entry { inode, place: None, lookups: 1, pins: 1, children: HashMap::new() };
         rows.entries.insert(Ino::ROOT, entry);
         let gate_changed = tokio::sync::watch::Sender::new(0);
-        Arc::new(InodeTable { prefix, rows: Mutex::new(rows), gate_changed, listings: Listings::default() })
+        Arc::new(InodeTable { prefix, rows: Mutex::new(rows), gate_changed, listings: Listings::default(), changes })
     }
 
     pub(super) fn rows(&self) -> MutexGuard<'_, Rows> {
         self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The changes of names that were made here, in whatever directory.
+    pub fn changes(&self) -> &Changes {
+        &self.changes
     }
 
     /// The inode with this number.
@@ -213,7 +218,11 @@ impl InodeTable {
         }
         let ino = rows.number_for(parent, name);
         let place = Some(Place { parent, name: name.clone() });
-        let entry = Entry { inode: Arc::new(make(ino)), place, lookups: 0, pins: 0, children: HashMap::new() };
+        let inode = Arc::new(make(ino));
+        if let Ok(body) = inode.lock().dir() {
+            body.names.count_among(&self.changes);
+        }
+        let entry = Entry { inode, place, lookups: 0, pins: 0, children: HashMap::new() };
         rows.entries.insert(ino, entry);
         if let Some(entry) = rows.entries.get_mut(&parent) {
             entry.children.insert(name.clone(), ino);

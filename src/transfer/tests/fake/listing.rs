@@ -6,12 +6,27 @@ use super::Fake;
 use crate::store::{ListPage, ListRequest, ListedObject};
 
 impl Fake {
+    pub(crate) fn listing_in_no_order() -> Self {
+        Fake { lists_in_no_order: true, ..Fake::default() }
+    }
+
+    /// Keys of all objects, in order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.state().objects.keys().map(|key| key.to_string()).collect()
+    }
+
+    /// All LISTs since the last time this was asked.
+    pub(crate) fn take_lists(&self) -> Vec<ListRequest> {
+        std::mem::take(&mut self.state().lists)
+    }
+
     pub(super) fn page(&self, request: &ListRequest) -> ListPage {
         let most = if request.max_keys == 0 { 1000 } else { usize::from(request.max_keys) };
-        let state = self.state();
+        let mut state = self.state();
+        state.lists.push(request.clone());
         let mut page = ListPage::default();
         let mut prefixes = BTreeSet::new();
-        let after = request.continuation.as_deref().unwrap_or_default();
+        let after = request.continuation.as_deref().or(request.start_after.as_deref()).unwrap_or_default();
         for (key, object) in &state.objects {
             let Some(rest) = key.as_str().strip_prefix(&request.prefix) else { continue };
             let folded = rest.split_once('/').filter(|_| request.by_directory);
@@ -33,6 +48,10 @@ impl Fake {
             }
         }
         page.prefixes = prefixes.into_iter().collect();
+        if self.lists_in_no_order {
+            page.objects.reverse();
+            page.prefixes.reverse();
+        }
         page
     }
 }

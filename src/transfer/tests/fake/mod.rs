@@ -75,6 +75,7 @@ struct State {
     faults: Vec<(Call, Fault)>,
     calls: Vec<Call>,
     gets: Vec<ByteRange>,
+    lists: Vec<ListRequest>,
     puts_from_file: usize,
     versions: u64,
 }
@@ -94,6 +95,8 @@ pub(crate) struct Fake {
     tells_no_sums: bool,
     /// It renames objects, as directory buckets do.
     renames: bool,
+    /// Its listings come in no order, as those of directory buckets do.
+    lists_in_no_order: bool,
     /// Its copies are made whatever stands at the target, as MinIO's are.
     pub(crate) copies_over: bool,
     /// Parts are copied of whatever stands at the source, as some stores do.
@@ -154,11 +157,6 @@ impl Fake {
     /// No call meets a fault any more.
     pub(crate) fn clear_faults(&self) {
         self.state().faults.clear();
-    }
-
-    /// Keys of all objects, in order.
-    pub(crate) fn keys(&self) -> Vec<String> {
-        self.state().objects.keys().map(|key| key.to_string()).collect()
     }
 
     /// Another client removes an object.
@@ -238,7 +236,11 @@ fn answer<T>(value: T, fault: Option<Fault>) -> Result<T> {
 #[async_trait]
 impl ObjectStore for Fake {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { rename: self.renames, ordered_listing: true, conditional_copy: !self.copies_over }
+        Capabilities {
+            rename: self.renames,
+            ordered_listing: !self.lists_in_no_order,
+            conditional_copy: !self.copies_over,
+        }
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {

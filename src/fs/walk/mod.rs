@@ -15,7 +15,6 @@ use tokio::task::JoinHandle;
 
 use super::Filesystem;
 use crate::error::{Error, Result};
-use crate::inode::changes_anywhere;
 use crate::store::{ListPage, ListRequest, ListedObject};
 use crate::types::{DirPrefix, Ino};
 
@@ -32,8 +31,8 @@ const WALKS: usize = 4;
 /// Most keys of one walk that are kept: with about 250 bytes each, 1 MB. A directory with more is listed by itself.
 const KEYS_MAX: usize = 4000;
 
-/// With fewer keys left than a page has, the next page is asked for.
-const AHEAD: usize = 1000;
+/// Keys of a page: with fewer of them left the next one is asked for.
+const PAGE: usize = 1000;
 
 /// What is known of who reads directories.
 #[derive(Debug)]
@@ -48,7 +47,7 @@ pub(super) struct Walks {
 struct Steps {
     last: String,
     streak: u32,
-    /// [`changes_anywhere`] at the last step: who changes what is walked would find each page in vain.
+    /// What [`crate::inode::Changes`] counted at the last step: who changes what is walked would find each page in vain.
     changes: u64,
 }
 
@@ -66,7 +65,7 @@ struct Keys {
     reached: String,
     held: VecDeque<(ListedObject, Instant)>,
     next: Next,
-    /// [`changes_anywhere`] before the first of them was asked for.
+    /// What [`crate::inode::Changes`] counted before the first of them was asked for.
     changes: u64,
 }
 
@@ -159,6 +158,11 @@ impl Keys {
         matches!(self.next, Next::End)
     }
 
+    /// For one more page.
+    fn has_room(&self) -> bool {
+        self.held.len() + PAGE <= KEYS_MAX
+    }
+
     /// What is known of a directory. Keys before it go.
     fn tell(&mut self, dir: &str) -> Told {
         if dir < self.from.as_str() {
@@ -221,7 +225,7 @@ impl Filesystem {
         if lasts.is_zero() || !self.store.capabilities().ordered_listing {
             return None;
         }
-        let (parent, changes) = (self.table.place(dir)?.parent, changes_anywhere());
+        let (parent, changes) = (self.table.place(dir)?.parent, self.table.changes().count());
         let parent = self.table.prefix_of(parent).ok()?;
         let (walk, is_streak) = self.walks().walk_to(parent.as_str(), prefix.as_str(), changes)?;
         // Two that read one tree at once are not in one place.
@@ -234,7 +238,7 @@ impl Filesystem {
             true => self.find_in(&walk.root, &mut keys, prefix.as_str()).await,
             false => Err(Error::Stale),
         };
-        let holds = changes == changes_anywhere();
+        let holds = changes == self.table.changes().count();
         let inode = self.table.get_plain(dir).ok()?;
         let is_latest = |asked| inode.lock().dir().is_ok_and(|body| !body.names.has_learned_since(asked));
         match found {
@@ -259,7 +263,7 @@ impl Filesystem {
             match keys.tell(dir) {
                 Told::All(page, asked) => return Ok(Some((page, asked))),
                 Told::Passed | Told::Nothing => return Ok(None),
-                Told::Some if keys.held.len() >= KEYS_MAX => return Err(Error::NotFound),
+                Told::Some if !keys.has_room() => return Err(Error::NotFound),
                 Told::Some => {}
             }
             self.ask_more(root, keys);
@@ -278,7 +282,7 @@ impl Filesystem {
     fn walk_ahead(&self, root: &str, keys: &mut Keys) {
         let dir = keys.from.as_str();
         let left = keys.held.iter().rev().take_while(|(object, _)| !object.key.as_str().starts_with(dir)).count();
-        if left < AHEAD && keys.held.len() < KEYS_MAX {
+        if left < PAGE && keys.has_room() {
             self.ask_more(root, keys);
         }
     }
@@ -302,145 +306,4 @@ impl Filesystem {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::time::SystemTime;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::types::{ETag, ObjectKey, Version};
-
-    fn object(key: &str) -> ListedObject {
-        let version = Version { etag: ETag::parse("e"), size: 1, modified: SystemTime::UNIX_EPOCH };
-        ListedObject { key: ObjectKey::from_store(key), version, storage_class: None }
-    }
-
-    fn page(keys: &[&str], next: bool) -> ListPage {
-        let objects = keys.iter().map(|key| object(key)).collect();
-        ListPage { objects, prefixes: Vec::new(), next: next.then(|| "token".to_owned()) }
-    }
-
-    fn names(told: Told) -> Option<Vec<String>> {
-        match told {
-            Told::All(page, _) => {
-                let objects = page.objects.iter().map(|object| object.key.as_str().to_owned());
-                Some(objects.chain(page.prefixes).collect())
-            }
-            Told::Some | Told::Passed | Told::Nothing => None,
-        }
-    }
-
-    #[test]
-    fn a_directory_is_told_when_all_its_keys_are_here_and_not_before() {
-        let mut keys = Keys::beginning_at("p/c/", 0);
-        let asked = Instant::now();
-        assert!(matches!(keys.tell("p/c/"), Told::Some));
-        keys.take_in(page(&["p/c/1", "p/c/2"], true), asked).unwrap();
-        assert!(matches!(keys.tell("p/c/"), Told::Some), "more may come");
-        keys.take_in(page(&["p/c/3", "p/c/x/y", "p/d/1"], true), asked).unwrap();
-        assert_eq!(names(keys.tell("p/c/")).unwrap(), ["p/c/1", "p/c/2", "p/c/3", "p/c/x/"]);
-        assert_eq!(names(keys.tell("p/c/x/")).unwrap(), ["p/c/x/y"]);
-        assert!(matches!(keys.tell("p/d/"), Told::Some));
-        assert!(matches!(keys.tell("p/c/"), Told::Passed));
-        assert_eq!(keys.held.len(), 1, "what was passed is kept");
-        keys.take_in(page(&["p/e/", "p/f/1"], false), asked).unwrap();
-        assert_eq!(names(keys.tell("p/d/")).unwrap(), ["p/d/1"]);
-        assert_eq!(names(keys.tell("p/e/")).unwrap(), ["p/e/"], "a marker alone");
-        assert!(matches!(keys.tell("p/ee/"), Told::Nothing), "no key at all is no news of S3");
-        assert_eq!(names(keys.tell("p/f/")).unwrap(), ["p/f/1"]);
-        assert!(matches!(keys.tell("p/g/"), Told::Nothing));
-    }
-
-    #[test]
-    fn what_several_pages_tell_is_as_old_as_the_first() {
-        let (old, new) = (Instant::now(), Instant::now() + std::time::Duration::from_secs(1));
-        let mut keys = Keys::beginning_at("p/c/", 0);
-        keys.take_in(page(&["p/c/1"], true), old).unwrap();
-        keys.take_in(page(&["p/c/2", "p/d/1", "p/e/1"], true), new).unwrap();
-        assert!(matches!(keys.tell("p/c/"), Told::All(_, asked) if asked == old));
-        assert!(matches!(keys.tell("p/d/"), Told::All(_, asked) if asked == new));
-    }
-
-    #[test]
-    fn keys_in_another_order_than_that_of_s3_are_not_believed() {
-        for wrong in [&["p/c/2", "p/c/1"][..], &["p/c/1", "p/c/1"], &["p/b/1"]] {
-            let mut keys = Keys::beginning_at("p/c/", 0);
-            assert!(keys.take_in(page(wrong, true), Instant::now()).is_err(), "{wrong:?}");
-        }
-        let mut keys = Keys::beginning_at("p/c/", 0);
-        keys.take_in(page(&["p/c/5"], true), Instant::now()).unwrap();
-        assert!(keys.take_in(page(&["p/c/4"], true), Instant::now()).is_err(), "from page to page");
-    }
-
-    #[test]
-    fn the_third_directory_in_order_begins_a_walk_unless_something_changes() {
-        let mut walks = Walks::default();
-        assert!(walks.walk_to("p/", "p/a/", 7).is_none());
-        assert!(walks.walk_to("p/", "p/b/", 7).is_none());
-        let (walk, is_streak) = walks.walk_to("p/", "p/c/", 7).expect("a walk");
-        assert!(is_streak && walk.root == "p/");
-        let (deeper, _) = walks.walk_to("p/d/", "p/d/x/", 7).expect("the same");
-        assert!(Arc::ptr_eq(&walk, &deeper));
-        walks.end(&walk);
-        assert!(walks.walk_to("p/", "p/d/", 7).is_none() && walks.walk_to("p/", "p/e/", 7).is_none());
-        // Who removes a tree reads it in order, too.
-        let mut walks = Walks::default();
-        for (number, dir) in ["p/a/", "p/b/", "p/c/", "p/d/", "p/e/"].into_iter().enumerate() {
-            assert!(walks.walk_to("p/", dir, number as u64).is_none(), "{dir}");
-        }
-        // And who goes back and forth walks nowhere.
-        let mut walks = Walks::default();
-        for dir in ["p/a/", "p/b/", "p/a/", "p/b/", "p/a/", "p/b/"] {
-            assert!(walks.walk_to("p/", dir, 0).is_none(), "{dir}");
-        }
-    }
-
-    #[test]
-    fn walks_are_few() {
-        let mut walks = Walks::default();
-        for parent in 0..20 {
-            for dir in 0..3 {
-                walks.walk_to(&format!("p{parent:02}/"), &format!("p{parent:02}/{dir}/"), 0);
-            }
-        }
-        assert_eq!(walks.walks.len(), WALKS);
-        assert_eq!(walks.walks.back().map(|walk| walk.root.as_str()), Some("p19/"));
-    }
-
-    proptest! {
-        /// Objects and common prefixes by the words of the S3 API reference: the delimiter is looked for behind the prefix.
-        #[test]
-        fn the_page_of_a_directory_is_that_of_a_listing_by_delimiter(
-            rests in proptest::collection::btree_set("[ab/.\u{e9}-]{0,5}", 0..40),
-            pages in 1usize..6,
-        ) {
-            let keys: BTreeSet<String> = rests.iter().map(|rest| format!("p/d/{rest}"))
-                .chain(["p/d.x".to_owned(), "p/d0".to_owned(), "p/e/1".to_owned()]).collect();
-            let (mut objects, mut prefixes) = (Vec::new(), BTreeSet::new());
-            for rest in &rests {
-                match rest.find('/') {
-                    Some(at) => _ = prefixes.insert(format!("p/d/{}", &rest[..=at])),
-                    None => objects.push(format!("p/d/{rest}")),
-                }
-            }
-            // The marker of the first directory is behind no key.
-            let after: Vec<&str> = keys.iter().map(String::as_str).filter(|key| *key > "p/d/").collect();
-            let mut walked = Keys::beginning_at("p/d/", 0);
-            let chunks: Vec<_> = after.chunks(after.len().div_ceil(pages)).collect();
-            for (index, chunk) in chunks.iter().enumerate() {
-                walked.take_in(page(chunk, index + 1 < chunks.len()), Instant::now()).unwrap();
-            }
-            objects.retain(|key| key != "p/d/");
-            match walked.tell("p/d/") {
-                Told::All(page, _) => {
-                    let found: Vec<_> = page.objects.iter().map(|object| object.key.as_str().to_owned()).collect();
-                    prop_assert_eq!(found, objects);
-                    prop_assert_eq!(page.prefixes, prefixes.into_iter().collect::<Vec<_>>());
-                }
-                Told::Nothing => prop_assert!(objects.is_empty() && prefixes.is_empty()),
-                told => prop_assert!(false, "{:?}", told),
-            }
-        }
-    }
-}
+mod tests;
