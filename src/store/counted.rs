@@ -9,12 +9,12 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 
-use super::latency::Histogram;
 use super::{
     Attributes, Capabilities, CopyRequest, GetReply, ListPage, ListRequest, ObjectInfo, ObjectStore, Operation,
-    PartSource, PartsPage, UploadBody, UploadedPart,
+    Outcome, PartSource, PartsPage, UploadBody, UploadedPart,
 };
 use crate::error::{Error, Result};
+use crate::latency::{Distribution, Histogram};
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
 /// What was counted of one operation.
@@ -54,7 +54,10 @@ impl Counts {
 #[derive(Debug, Default)]
 struct Counters {
     requests: AtomicU64,
-    failures: AtomicU64,
+    /// Requests that are over, by what came of them.
+    outcomes: [AtomicU64; Outcome::ALL.len()],
+    /// Bodies that ended early.
+    broken: AtomicU64,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     /// Until the answer; of a GET, until its body begins.
@@ -63,12 +66,26 @@ struct Counters {
 
 impl Counters {
     fn read(&self) -> Count {
+        let failed = Outcome::ALL.into_iter().filter(|outcome| outcome.is_failure());
+        let failures: u64 = failed.map(|outcome| self.outcomes[outcome as usize].load(Ordering::Relaxed)).sum();
         Count {
             requests: self.requests.load(Ordering::Relaxed),
-            failures: self.failures.load(Ordering::Relaxed),
+            failures: failures + self.broken.load(Ordering::Relaxed),
             bytes_in: self.bytes_in.load(Ordering::Relaxed),
             bytes_out: self.bytes_out.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// Counts what came of a request when it is over, also when nobody waits for it any more.
+struct Over<'a> {
+    counters: &'a Counters,
+    outcome: Outcome,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.counters.outcomes[self.outcome as usize].fetch_add(1, Ordering::Relaxed);
     }
 }
 
@@ -96,6 +113,22 @@ impl Counted {
         self.counters[operation as usize].latency.within(share)
     }
 
+    /// How many requests of one operation are over, by what came of them.
+    pub fn outcomes(&self, operation: Operation) -> [(Outcome, u64); Outcome::ALL.len()] {
+        let outcomes = &self.counters[operation as usize].outcomes;
+        Outcome::ALL.map(|outcome| (outcome, outcomes[outcome as usize].load(Ordering::Relaxed)))
+    }
+
+    /// How many bodies of GET ended early.
+    pub fn broken_bodies(&self) -> u64 {
+        self.counters[Operation::Get as usize].broken.load(Ordering::Relaxed)
+    }
+
+    /// How long the answers took to requests of one operation: of a GET, until its body began.
+    pub fn latencies(&self, operation: Operation) -> Distribution {
+        self.counters[operation as usize].latency.distribution()
+    }
+
     /// Waits for the answer and counts it; `sent` bytes count when it is a success.
     async fn count<T>(
         &self,
@@ -106,12 +139,13 @@ impl Counted {
         let counters = &self.counters[operation as usize];
         counters.requests.fetch_add(1, Ordering::Relaxed);
         let asked = Instant::now();
+        let mut over = Over { counters, outcome: Outcome::Cancelled };
         let answer = answer.await;
         counters.latency.add(asked.elapsed());
-        match &answer {
-            Ok(_) => counters.bytes_out.fetch_add(sent, Ordering::Relaxed),
-            Err(_) => counters.failures.fetch_add(1, Ordering::Relaxed),
-        };
+        over.outcome = Outcome::of(&answer);
+        if answer.is_ok() {
+            counters.bytes_out.fetch_add(sent, Ordering::Relaxed);
+        }
         answer
     }
 }
@@ -141,7 +175,7 @@ impl ObjectStore for Counted {
             let counters = &counters[Operation::Get as usize];
             match chunk {
                 Ok(bytes) => counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed),
-                Err(_) => counters.failures.fetch_add(1, Ordering::Relaxed),
+                Err(_) => counters.broken.fetch_add(1, Ordering::Relaxed),
             };
         });
         Ok(GetReply { body: Box::pin(body), ..reply })
