@@ -7,6 +7,8 @@ mod answer;
 mod bridge;
 mod convert;
 mod fusermount;
+mod handshake;
+mod meter;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;
@@ -15,4 +17,5 @@ mod reply;
 mod session;
 mod xattr;
 
+pub use meter::{Meter, Operation, Status};
 pub use session::{Served, SessionOptions, serve};

@@ -12,6 +12,7 @@ use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle;
 
 use super::bridge::Bridge;
+use super::meter::Meter;
 use crate::fs::Filesystem;
 
 /// Worker threads that read requests. Two: one alone is fastest for one client, but a long copy into a reply would make all
@@ -30,6 +31,7 @@ pub struct SessionOptions {
 #[derive(Debug)]
 pub struct Served {
     thread: JoinHandle<io::Result<()>>,
+    meter: Arc<Meter>,
 }
 
 impl Served {
@@ -39,6 +41,11 @@ impl Served {
     /// What the last read from the device gave.
     pub fn wait(self) -> io::Result<()> {
         self.thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker thread panicked")))
+    }
+
+    /// What was asked so far.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// True when the session has ended.
@@ -56,8 +63,9 @@ pub fn serve(fs: Arc<Filesystem>, device: OwnedFd, options: SessionOptions, runt
     config.n_threads = Some(WORKERS);
     config.acl = if options.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
     let acl = config.acl;
-    let bridge = Bridge::new(fs, runtime, device.try_clone()?);
+    let meter = Arc::<Meter>::default();
+    let bridge = Bridge::new(fs, runtime, device.try_clone()?, meter.clone());
     let session = Session::from_fd(bridge, device, acl, config)?;
     let thread = std::thread::Builder::new().name("pailfs-session".into()).spawn(move || session.run())?;
-    Ok(Served { thread })
+    Ok(Served { thread, meter })
 }
