@@ -3,6 +3,7 @@
 //! What can go wrong goes wrong before anything is mounted: mountpoint, stage, credentials and bucket are looked at
 //! first. What was done before a failure is undone by `Drop`. How a mount ends is told in [`super::ending`].
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::control::{Control, Subject};
 use super::daemon::{self, Readiness};
 use super::ending::{Ending, MountGuard};
 use super::logging;
+use super::metrics::{self, Metrics};
 use super::notify::Notifier;
 use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
@@ -57,6 +59,7 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
     }
     let runtime =
         Builder::new_multi_thread().enable_all().build().map_err(|e| Failure::system("starting threads", &e))?;
+    let metrics = config.metrics.as_deref().map(metrics::bind).transpose()?;
     let stage = Stage::open_within(&config.stage, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
     let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
@@ -66,8 +69,15 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
         let _inside = runtime.enter();
         Signals::listen().map_err(|e| Failure::system("listening for signals", &e))?
     };
-    let ended =
-        serve_bucket(config, &place.path, (stage, cache), (store, conditional_writes), signals, &runtime, readiness);
+    let ended = serve_bucket(
+        config,
+        &place.path,
+        (stage, cache),
+        (store, conditional_writes),
+        (signals, metrics),
+        &runtime,
+        readiness,
+    );
     // Whoever still waits for S3 is not waited for: what counts was committed or is kept in the stage.
     runtime.shutdown_background();
     ended
@@ -141,7 +151,7 @@ fn serve_bucket(
     path: &std::path::Path,
     ((stage, leftovers), cache): ((Stage, Vec<Leftover>), Option<DiskCache>),
     (s3, conditional_writes): (S3Store, Option<bool>),
-    mut signals: Signals,
+    (mut signals, metrics): (Signals, Option<TcpListener>),
     runtime: &Runtime,
     readiness: &mut Readiness,
 ) -> Result<(), Failure> {
@@ -171,16 +181,23 @@ fn serve_bucket(
     tracing::info!("{source} is mounted on {}", path.display());
     tell_recovery(&recovery, config);
     filesystem.recover(recovery);
-    let subject = Subject {
+    let subject = Arc::new(Subject {
         filesystem: filesystem.clone(),
         config: config.clone(),
         mountpoint: path.to_owned(),
         counted,
         store: s3,
         cache,
+        meter: served.meter(),
+        metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         conditional_writes,
         since: Instant::now(),
-    };
+    });
+    let metrics = metrics.map(|listener| Metrics::serve(listener, subject.clone(), runtime.handle())).transpose();
+    let _metrics = metrics.map_err(|e| Failure::system("watching the address for metrics", &e))?;
+    if let Some(address) = subject.metrics {
+        tracing::info!("metrics are at http://{address}/metrics");
+    }
     let _control = listen(subject, mounted.device(), runtime);
     readiness.announce()?;
     let notifier = Notifier::ready(filesystem.clone(), runtime.handle());
@@ -188,7 +205,7 @@ fn serve_bucket(
 }
 
 /// A mount works without answering questions.
-fn listen(subject: Subject, device: DeviceNumber, runtime: &Runtime) -> Option<Control> {
+fn listen(subject: Arc<Subject>, device: DeviceNumber, runtime: &Runtime) -> Option<Control> {
     match Control::listen(subject, device, runtime.handle()) {
         Ok(control) => Some(control),
         Err(error) => {
