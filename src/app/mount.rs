@@ -14,7 +14,7 @@ use super::control::{Control, Subject};
 use super::daemon::{self, Readiness};
 use super::ending::{Ending, MountGuard};
 use super::logging;
-use super::metrics::{self, Metrics};
+use super::metrics::{self, Metrics, Stats};
 use super::notify::Notifier;
 use super::process::{Signals, complete_environment, raise_file_limit};
 use super::say;
@@ -158,7 +158,7 @@ fn serve_bucket(
     let options = store_options(config);
     let s3 = Arc::new(s3);
     // Counted below the limit: the time until an answer is S3's, without the wait for a turn.
-    let counted = Arc::new(Counted::new(s3.clone()));
+    let counted = Arc::new(Counted::new(s3.clone()).telling(config.slow_op));
     let store = Arc::new(Limited::new(counted.clone(), options.max_requests));
     let handle = runtime.handle().clone();
     if let Some(cache) = cache.clone() {
@@ -172,7 +172,7 @@ fn serve_bucket(
     let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };
     let Mounted { device, handle: mounted } = mount(&request)?;
     let guard = MountGuard(mounted.clone());
-    let session = SessionOptions { allow_root: config.audience == Audience::OwnerAndRoot };
+    let session = SessionOptions { allow_root: config.audience == Audience::OwnerAndRoot, slow_op: config.slow_op };
     let served = fuse::serve(filesystem.clone(), device, session, handle)
         .map_err(|e| Failure::system("the handshake with the kernel", &e))?;
     if let Err(error) = mounted.raise_read_ahead() {
@@ -198,6 +198,7 @@ fn serve_bucket(
     if let Some(address) = subject.metrics {
         tracing::info!("metrics are at http://{address}/metrics");
     }
+    let _stats = config.stats_interval.map(|interval| Stats::log(subject.clone(), interval, runtime.handle()));
     let _control = listen(subject, mounted.device(), runtime);
     readiness.announce()?;
     let notifier = Notifier::ready(filesystem.clone(), runtime.handle());

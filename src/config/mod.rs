@@ -125,6 +125,10 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// `metrics_addr`: where Prometheus may ask, as `HOST:PORT`; `None` is nowhere.
     pub metrics: Option<String>,
+    /// `stats_interval`: how often the log tells what was counted, if it does.
+    pub stats_interval: Option<Duration>,
+    /// `slow_op`: what takes so long is logged, if anything is.
+    pub slow_op: Option<Duration>,
     /// For the log.
     pub log: LogSettings,
     /// `foreground`: stay attached to the terminal.

@@ -43,7 +43,12 @@ impl Call {
 
     /// Counts it before its caller knows, and says what went wrong, as loudly as the error asks.
     pub fn end<T>(&self, meter: &Meter, outcome: Result<T>) -> Result<T> {
-        meter.answered(self.operation, &outcome, self.began.elapsed());
+        let took = self.began.elapsed();
+        meter.answered(self.operation, &outcome, took);
+        if meter.is_slow(took) {
+            let (call, ino, seconds) = (self.operation.name(), self.ino.get(), took.as_secs_f64());
+            tracing::warn!(call, ino, seconds, waiting = meter.waiting(), "slow");
+        }
         if let Err(error) = &outcome {
             let (call, ino) = (self.operation.name(), self.ino.get());
             match error.level() {

@@ -110,6 +110,8 @@ struct Counters {
 #[derive(Debug)]
 pub struct Meter {
     counters: Box<[Counters]>,
+    /// What takes so long is logged.
+    slow: Option<Duration>,
     waiting: AtomicU64,
     read: AtomicU64,
     written: AtomicU64,
@@ -117,13 +119,22 @@ pub struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        let counters = Operation::ALL.iter().map(|_| Counters::default()).collect();
-        let [waiting, read, written] = [const { AtomicU64::new(0) }; 3];
-        Meter { counters, waiting, read, written }
+        Meter::new(None)
     }
 }
 
 impl Meter {
+    /// Starts at zero. Calls that take as long as `slow` are logged.
+    pub(super) fn new(slow: Option<Duration>) -> Self {
+        let counters = Operation::ALL.iter().map(|_| Counters::default()).collect();
+        let [waiting, read, written] = [const { AtomicU64::new(0) }; 3];
+        Meter { counters, slow, waiting, read, written }
+    }
+
+    pub(super) fn is_slow(&self, took: Duration) -> bool {
+        self.slow.is_some_and(|slow| took >= slow)
+    }
+
     /// How often an operation was answered so.
     pub fn answers(&self, operation: Operation, status: Status) -> u64 {
         self.counters[operation as usize].answers[status as usize].load(Ordering::Relaxed)

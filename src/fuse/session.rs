@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle;
@@ -25,6 +26,8 @@ const WORKERS: usize = 2;
 pub struct SessionOptions {
     /// `allow_root`: requests of others than root and the mounting user are refused here, since the kernel only knows `allow_other`.
     pub allow_root: bool,
+    /// `slow_op`: calls that take so long are logged.
+    pub slow_op: Option<Duration>,
 }
 
 /// A session being served.
@@ -63,7 +66,7 @@ pub fn serve(fs: Arc<Filesystem>, device: OwnedFd, options: SessionOptions, runt
     config.n_threads = Some(WORKERS);
     config.acl = if options.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
     let acl = config.acl;
-    let meter = Arc::<Meter>::default();
+    let meter = Arc::new(Meter::new(options.slow_op));
     let bridge = Bridge::new(fs, runtime, device.try_clone()?, meter.clone());
     let session = Session::from_fd(bridge, device, acl, config)?;
     let thread = std::thread::Builder::new().name("pailfs-session".into()).spawn(move || session.run())?;

@@ -94,12 +94,19 @@ impl Drop for Over<'_> {
 pub struct Counted {
     inner: Arc<dyn ObjectStore>,
     counters: Arc<[Counters; Operation::ALL.len()]>,
+    /// What takes so long is logged.
+    slow: Option<Duration>,
 }
 
 impl Counted {
     /// Starts at zero.
     pub fn new(inner: Arc<dyn ObjectStore>) -> Self {
-        Counted { inner, counters: Arc::default() }
+        Counted { inner, counters: Arc::default(), slow: None }
+    }
+
+    /// Requests that take as long as `slow`, with their retries, are logged.
+    pub fn telling(self, slow: Option<Duration>) -> Self {
+        Counted { slow, ..self }
     }
 
     /// What was counted so far.
@@ -129,10 +136,10 @@ impl Counted {
         self.counters[operation as usize].latency.distribution()
     }
 
-    /// Waits for the answer and counts it; `sent` bytes count when it is a success.
+    /// Waits for the answer to what is asked about a key and counts it; `sent` bytes count when it is a success.
     async fn count<T>(
         &self,
-        operation: Operation,
+        (operation, key): (Operation, &str),
         sent: u64,
         answer: impl Future<Output = Result<T>> + Send,
     ) -> Result<T> {
@@ -141,8 +148,13 @@ impl Counted {
         let asked = Instant::now();
         let mut over = Over { counters, outcome: Outcome::Cancelled };
         let answer = answer.await;
-        counters.latency.add(asked.elapsed());
+        let took = asked.elapsed();
+        counters.latency.add(took);
         over.outcome = Outcome::of(&answer);
+        if self.slow.is_some_and(|slow| took >= slow) {
+            let (request, seconds, outcome) = (operation.s3_name(), took.as_secs_f64(), over.outcome.word());
+            tracing::warn!(request, key, seconds, outcome, "S3 was slow");
+        }
         if answer.is_ok() {
             counters.bytes_out.fetch_add(sent, Ordering::Relaxed);
         }
@@ -157,19 +169,20 @@ impl ObjectStore for Counted {
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
-        self.count(Operation::Head, 0, self.inner.head(key)).await
+        self.count((Operation::Head, key.as_str()), 0, self.inner.head(key)).await
     }
 
     async fn tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
-        self.count(Operation::Tags, 0, self.inner.tags(key)).await
+        self.count((Operation::Tags, key.as_str()), 0, self.inner.tags(key)).await
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage> {
-        self.count(Operation::List, 0, self.inner.list(request)).await
+        let prefix = request.prefix.clone();
+        self.count((Operation::List, &prefix), 0, self.inner.list(request)).await
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&ETag>) -> Result<GetReply> {
-        let reply = self.count(Operation::Get, 0, self.inner.get(key, range, if_match)).await?;
+        let reply = self.count((Operation::Get, key.as_str()), 0, self.inner.get(key, range, if_match)).await?;
         let counters = self.counters.clone();
         let body = reply.body.inspect(move |chunk| {
             let counters = &counters[Operation::Get as usize];
@@ -188,11 +201,11 @@ impl ObjectStore for Counted {
         attributes: &Attributes,
         expect: &Expect,
     ) -> Result<Version> {
-        self.count(Operation::Put, body.len(), self.inner.put(key, body, attributes, expect)).await
+        self.count((Operation::Put, key.as_str()), body.len(), self.inner.put(key, body, attributes, expect)).await
     }
 
     async fn create_upload(&self, key: &ObjectKey, attributes: &Attributes, parts: PartSource) -> Result<UploadId> {
-        self.count(Operation::CreateUpload, 0, self.inner.create_upload(key, attributes, parts)).await
+        self.count((Operation::CreateUpload, key.as_str()), 0, self.inner.create_upload(key, attributes, parts)).await
     }
 
     async fn upload_part(
@@ -202,7 +215,8 @@ impl ObjectStore for Counted {
         number: PartNumber,
         body: UploadBody,
     ) -> Result<UploadedPart> {
-        self.count(Operation::UploadPart, body.len(), self.inner.upload_part(key, upload, number, body)).await
+        self.count((Operation::UploadPart, key.as_str()), body.len(), self.inner.upload_part(key, upload, number, body))
+            .await
     }
 
     async fn upload_part_copy(
@@ -215,7 +229,7 @@ impl ObjectStore for Counted {
         range: Option<ByteRange>,
     ) -> Result<UploadedPart> {
         let copy = self.inner.upload_part_copy(key, upload, number, source, source_etag, range);
-        self.count(Operation::UploadPartCopy, 0, copy).await
+        self.count((Operation::UploadPartCopy, key.as_str()), 0, copy).await
     }
 
     async fn list_parts(
@@ -225,7 +239,7 @@ impl ObjectStore for Counted {
         after: Option<PartNumber>,
         most: u16,
     ) -> Result<PartsPage> {
-        self.count(Operation::ListParts, 0, self.inner.list_parts(key, upload, after, most)).await
+        self.count((Operation::ListParts, key.as_str()), 0, self.inner.list_parts(key, upload, after, most)).await
     }
 
     async fn complete_upload(
@@ -238,27 +252,30 @@ impl ObjectStore for Counted {
         expect: &Expect,
     ) -> Result<Version> {
         let complete = self.inner.complete_upload(key, upload, parts, size, crc64nvme, expect);
-        self.count(Operation::CompleteUpload, 0, complete).await
+        self.count((Operation::CompleteUpload, key.as_str()), 0, complete).await
     }
 
     async fn abort_upload(&self, key: &ObjectKey, upload: &UploadId) -> Result<()> {
-        self.count(Operation::AbortUpload, 0, self.inner.abort_upload(key, upload)).await
+        self.count((Operation::AbortUpload, key.as_str()), 0, self.inner.abort_upload(key, upload)).await
     }
 
     async fn copy(&self, request: CopyRequest) -> Result<Version> {
-        self.count(Operation::Copy, 0, self.inner.copy(request)).await
+        let target = request.target.clone();
+        self.count((Operation::Copy, target.as_str()), 0, self.inner.copy(request)).await
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&ETag>) -> Result<()> {
-        self.count(Operation::Delete, 0, self.inner.delete(key, if_match)).await
+        self.count((Operation::Delete, key.as_str()), 0, self.inner.delete(key, if_match)).await
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, Error)>> {
-        self.count(Operation::DeleteMany, 0, self.inner.delete_many(keys)).await
+        let first = keys.first().map_or("", ObjectKey::as_str);
+        self.count((Operation::DeleteMany, first), 0, self.inner.delete_many(keys)).await
     }
 
     async fn rename(&self, source: &ObjectKey, source_etag: &ETag, target: &ObjectKey, expect: &Expect) -> Result<()> {
-        self.count(Operation::Rename, 0, self.inner.rename(source, source_etag, target, expect)).await
+        self.count((Operation::Rename, target.as_str()), 0, self.inner.rename(source, source_etag, target, expect))
+            .await
     }
 }
 

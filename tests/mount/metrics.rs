@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
-use pailfs::demo::{Fault, FaultKind, Operation};
+use pailfs::demo::{Fault, FaultKind, Operation, Shape};
 
 use crate::common::{Capability, Mount, PATIENCE, TestServer, eventually, noise};
 use crate::disk_cache::World;
@@ -213,6 +214,53 @@ fn metrics_count_what_the_disk_cache_saved() {
     assert_eq!(samples.get("pailfs_cache_read_bytes_total"), 500_000.0);
     assert!(samples.get("pailfs_cache_reads_total{result=\"hit\"}") >= 1.0);
     assert!(samples.get("pailfs_cache_bytes") >= 500_000.0);
+}
+
+#[test]
+fn metrics_are_those_of_the_manual() {
+    let manual = include_str!("../../man/pailfs.8");
+    let items = manual.lines().filter_map(|line| line.strip_prefix(".It Li ")).flat_map(|line| line.split(" , "));
+    let is_metric = |name: &&str| name.starts_with("pailfs_") || name.starts_with("process_");
+    let told: BTreeSet<&str> = items.filter(is_metric).collect();
+    let server = TestServer::start();
+    let cache = tempfile::tempdir().expect("a directory");
+    let cache = format!("cache_dir={}", cache.path().join("cache").display());
+    let mount = server.mount_with(&["metrics_addr=0", "stage_limit=1GiB", &cache]);
+    let page = page(&address(&mount));
+    let there: BTreeSet<&str> =
+        page.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+    assert_eq!(there, told);
+}
+
+#[test]
+fn what_was_slow_is_logged_with_the_requests_that_it_waited_for() {
+    let Some(server) = TestServer::with(&[Capability::Simulation]) else { return };
+    let (quick, slow) = (server.mount_with(&["slow_op=3600"]), server.mount_with(&["slow_op=0.2"]));
+    std::fs::write(slow.path("before"), "x").expect("stored");
+    server.demo().set_shape(Shape { first_byte: Duration::from_millis(300), ..Shape::default() });
+    std::fs::write(quick.path("quick"), "x").expect("stored");
+    std::fs::write(slow.path("f"), "x").expect("stored");
+    eventually("the close is in the log", || slow.log().contains("slow call=\"close\""));
+    let log = slow.log();
+    let request = log.find("S3 was slow request=\"PutObject\"").expect("the request is in the log");
+    assert!(log[request..].contains(&format!("key=\"{}\"", server.key("f"))), "{log}");
+    assert!(log[request..].contains("slow call=\"close\""), "the request stands before the call: {log}");
+    assert!(!quick.log().contains("slow"), "{}", quick.log());
+}
+
+#[test]
+fn statistics_are_logged_at_their_interval() {
+    let server = TestServer::start();
+    let mount = server.mount_with(&["stats_interval=0.1"]);
+    std::fs::write(mount.path("f"), noise(1, 7000)).expect("stored");
+    let writer = Writer::start(&mount, "open");
+    let line = |parts: &[&str]| {
+        let log = mount.log();
+        log.lines().any(|line| line.contains("statistics ") && parts.iter().all(|part| line.contains(part)))
+    };
+    eventually("it tells what is written", || line(&["written_bytes=7004", "s3_sent_bytes=7000", "dirty_files=1"]));
+    writer.end();
+    eventually("it tells that all is stored", || line(&["s3_sent_bytes=7004", "dirty_files=0"]));
 }
 
 #[test]

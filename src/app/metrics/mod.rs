@@ -1,4 +1,4 @@
-//! `metrics_addr`: what a mount counts, for Prometheus.
+//! `metrics_addr`: what a mount counts, for Prometheus; and `stats_interval`: the most of it, for the log.
 //!
 //! Owns the socket that is asked at, the little of HTTP that a scraper needs, and the names of the metrics. Counts nothing itself:
 //! each answer is made of what the layers below have counted by then. Labels are kinds of calls and requests, never names of files,
@@ -6,6 +6,7 @@
 
 mod http;
 mod page;
+mod stats;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::AbortHandle;
 
 use self::page::Page;
+pub use self::stats::Stats;
 use super::control::Subject;
 use super::sentence::{Failure, Status};
 

@@ -144,6 +144,8 @@ impl Given {
             },
             drain_timeout: self.seconds("drain_timeout").unwrap_or_default(),
             metrics: self.text("metrics_addr").map(|text| listen::address("metrics_addr", &text)).transpose()?,
+            stats_interval: self.seconds("stats_interval").filter(|time| !time.is_zero()),
+            slow_op: self.seconds("slow_op").filter(|time| !time.is_zero()),
             foreground: self.flag("foreground"),
             source,
             mountpoint,
