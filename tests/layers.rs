@@ -11,6 +11,7 @@ const LINES_MAX: usize = 450;
 /// Layer of each top-level module; a file imports its own module and lower layers, never sideways, never up.
 const LAYERS: &[(&str, u8)] = &[
     ("backoff", 0),
+    ("latency", 0),
     ("types", 0),
     ("error", 0),
     ("config", 0),

@@ -10,6 +10,7 @@ pub mod daemon;
 mod demo;
 mod ending;
 mod logging;
+mod metrics;
 mod mount;
 mod notify;
 mod process;

@@ -3,6 +3,7 @@
 //! What can go wrong goes wrong before anything is mounted: mountpoint, stage, credentials and bucket are looked at
 //! first. What was done before a failure is undone by `Drop`. How a mount ends is told in [`super::ending`].
 
+use std::net::TcpListener;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use super::control::{Control, Subject};
 use super::daemon::{self, Readiness};
 use super::ending::{Ending, MountGuard};
 use super::logging;
+use super::metrics::{self, Metrics, Stats};
 use super::notify::Notifier;
 use super::process::{complete_environment, raise_file_limit};
 use super::requests::Requests;
@@ -68,6 +70,7 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
     if place.cleared {
         notice(&format!("a dead mount was cleared away from {}", place.path.display()));
     }
+    let metrics = config.metrics.as_deref().map(metrics::bind).transpose()?;
     let stage = Stage::open_within(&config.stage, &config.identity()).map_err(|e| Failure::of_stage(&e, config))?;
     let cache = open_cache(config)?;
     let store = runtime.block_on(reach_bucket(config))?;
@@ -77,7 +80,7 @@ pub fn serve(config: &Config, readiness: &mut Readiness) -> Result<(), Failure> 
         let _inside = runtime.enter();
         Signals::listen(hang_up(config)).map_err(|e| Failure::system("listening for signals", &e))?
     };
-    let (kept, bucket, signals) = ((stage, cache), (store, conditional_writes), (signals, requests));
+    let (kept, bucket, signals) = ((stage, cache), (store, conditional_writes), (signals, requests, metrics));
     let ended = serve_bucket(config, &place.path, kept, bucket, signals, &runtime, readiness);
     // Whoever still waits for S3 is not waited for: what counts was committed or is kept in the stage.
     runtime.shutdown_background();
@@ -157,14 +160,14 @@ fn serve_bucket(
     path: &std::path::Path,
     ((stage, leftovers), cache): ((Stage, Vec<Leftover>), Option<DiskCache>),
     (s3, conditional_writes): (S3Store, Option<bool>),
-    (mut signals, requests): (Signals, Requests),
+    (mut signals, requests, metrics): (Signals, Requests, Option<TcpListener>),
     runtime: &Runtime,
     readiness: &mut Readiness,
 ) -> Result<(), Failure> {
     let options = store_options(config);
     let s3 = Arc::new(s3);
     // Counted below the limit: the time until an answer is S3's, without the wait for a turn.
-    let counted = Arc::new(Counted::new(s3.clone()));
+    let counted = Arc::new(Counted::new(s3.clone()).telling(config.slow_op));
     let store = Arc::new(Limited::new(counted.clone(), options.max_requests));
     let handle = runtime.handle().clone();
     if let Some(cache) = cache.clone() {
@@ -178,7 +181,7 @@ fn serve_bucket(
     let request = MountRequest { source, mountpoint: path, kernel: config.kernel, audience: config.audience };
     let Mounted { device, handle: mounted } = mount(&request)?;
     let guard = MountGuard(mounted.clone());
-    let session = SessionOptions { allow_root: config.audience == Audience::OwnerAndRoot };
+    let session = SessionOptions { allow_root: config.audience == Audience::OwnerAndRoot, slow_op: config.slow_op };
     let served = fuse::serve(filesystem.clone(), device, session, handle)
         .map_err(|e| Failure::system("the handshake with the kernel", &e))?;
     requests.mounted(filesystem.clone(), served.kernel_caches());
@@ -188,16 +191,24 @@ fn serve_bucket(
     tracing::info!("{source} is mounted on {}", path.display());
     tell_recovery(&recovery, config);
     filesystem.recover(recovery);
-    let subject = Subject {
+    let subject = Arc::new(Subject {
         filesystem: filesystem.clone(),
         config: config.clone(),
         mountpoint: path.to_owned(),
         counted,
         store: s3,
         cache,
+        meter: served.meter(),
+        metrics: metrics.as_ref().and_then(|listener| listener.local_addr().ok()),
         conditional_writes,
         since: Instant::now(),
-    };
+    });
+    let metrics = metrics.map(|listener| Metrics::serve(listener, subject.clone(), runtime.handle())).transpose();
+    let _metrics = metrics.map_err(|e| Failure::system("watching the address for metrics", &e))?;
+    if let Some(address) = subject.metrics {
+        tracing::info!("metrics are at http://{address}/metrics");
+    }
+    let _stats = config.stats_interval.map(|interval| Stats::log(subject.clone(), interval, runtime.handle()));
     let _control = listen(subject, mounted.device(), runtime);
     readiness.announce()?;
     let notifier = Notifier::ready(filesystem.clone(), runtime.handle());
@@ -205,7 +216,7 @@ fn serve_bucket(
 }
 
 /// A mount works without answering questions.
-fn listen(subject: Subject, device: DeviceNumber, runtime: &Runtime) -> Option<Control> {
+fn listen(subject: Arc<Subject>, device: DeviceNumber, runtime: &Runtime) -> Option<Control> {
     match Control::listen(subject, device, runtime.handle()) {
         Ok(control) => Some(control),
         Err(error) => {

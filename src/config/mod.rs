@@ -11,6 +11,7 @@ mod defaults;
 mod definition;
 mod demo;
 mod kernel;
+mod listen;
 mod option_list;
 mod recover;
 mod settings;
@@ -122,6 +123,12 @@ pub struct Config {
     pub store: StoreSettings,
     /// `drain_timeout`: how long the end of the mount waits for commits.
     pub drain_timeout: Duration,
+    /// `metrics_addr`: where Prometheus may ask, as `HOST:PORT`; `None` is nowhere.
+    pub metrics: Option<String>,
+    /// `stats_interval`: how often the log tells what was counted, if it does.
+    pub stats_interval: Option<Duration>,
+    /// `slow_op`: what takes so long is logged, if anything is.
+    pub slow_op: Option<Duration>,
     /// For the log.
     pub log: LogSettings,
     /// `foreground`: stay attached to the terminal.

@@ -195,6 +195,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     row(Process, "foreground", Kind::Flag, Is("false"), "Stay attached to the terminal"),
     row(Process, "log_level", Kind::LogFilter, Is("info"), "What to log; also target=level pairs"),
     row(Process, "log_file", Kind::Path, Told("standard error, in the foreground"), "Append the log to this file"),
+    row(Process, "metrics_addr", Kind::Text, Nothing, "Tell Prometheus what is counted, at HOST:PORT; a port alone is on this machine"),
+    row(Process, "stats_interval", Kind::Seconds { max: MAX_SECONDS }, Is("0"), "Log what was counted so often; 0 never does"),
+    row(Process, "slow_op", Kind::Seconds { max: MAX_SECONDS }, Is("0"), "Log each call and request to S3 that takes so long; 0 logs none"),
     row(Process, "drain_timeout", Kind::Seconds { max: MAX_SECONDS }, Is("75"), "Longest wait for uploads when the mount ends"),
     row(Process, "nonempty", Kind::Flag, Is("false"), "Mount over a directory that has entries"),
 ];

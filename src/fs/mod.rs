@@ -65,7 +65,7 @@ pub use recover::{Kept, Recovery};
 pub use refused::{Refused, WireAnswer};
 pub use rename::RenameMode;
 pub use reply::{Created, DirEntry, Entry, EntryName, Opened, Statistics};
-pub use status::{Description, Standing, Taken, Unstored};
+pub use status::{Backlog, Description, Standing, Taken, Unstored};
 
 /// One mounted filesystem.
 #[derive(Debug)]

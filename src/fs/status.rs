@@ -54,6 +54,19 @@ pub struct Unstored {
     pub failure: Option<(String, u32)>,
 }
 
+/// The files whose bytes S3 does not have, all together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// How many.
+    pub files: usize,
+    /// Of these, those whose last commit failed.
+    pub failed: usize,
+    /// Their sizes.
+    pub bytes: u64,
+    /// For how long the oldest of them has waited here; `None` without any.
+    pub oldest: Option<Duration>,
+}
+
 /// What is taken of what is limited.
 #[derive(Clone, Copy, Debug)]
 pub struct Taken {
@@ -107,6 +120,23 @@ impl Filesystem {
             .collect();
         unstored.sort_by(|a, b| a.path.cmp(&b.path));
         unstored
+    }
+
+    /// The same in figures. Looks at all names.
+    pub fn backlog(&self) -> Backlog {
+        let mut all = Backlog::default();
+        for inode in self.table.all().into_iter().filter(|inode| inode.kind() == Kind::File) {
+            let data = inode.lock();
+            let (Ok(state), (standing, _)) = (data.file(), standing(&data)) else { continue };
+            if standing == Standing::Stored {
+                continue;
+            }
+            all.files += 1;
+            all.failed += usize::from(standing == Standing::Failed);
+            all.bytes = all.bytes.saturating_add(state.size());
+            all.oldest = all.oldest.max(state.staged().map(|staged| staged.age()));
+        }
+        all
     }
 
     /// What is taken now.

@@ -7,7 +7,9 @@ mod answer;
 mod bridge;
 mod convert;
 mod fusermount;
+mod handshake;
 mod kernel_caches;
+mod meter;
 pub mod mount;
 pub mod mountinfo;
 pub mod mountpoint;
@@ -17,4 +19,5 @@ mod session;
 mod xattr;
 
 pub use kernel_caches::KernelCaches;
+pub use meter::{Meter, Operation, Status};
 pub use session::{Served, SessionOptions, serve};

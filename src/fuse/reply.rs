@@ -6,13 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fuser::{
     FileHandle, FopenFlags, Generation, INodeNo, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyOpen,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite,
 };
 
 use super::convert::{self, TTL, errno};
 use super::raw::Raw;
 use crate::error::Result;
-use crate::fs::{DirEntry, Entry, Filesystem, Opened};
+use crate::fs::{DirEntry, Entry, Filesystem, Opened, Statistics};
 use crate::inode::Attr;
 use crate::types::Fh;
 
@@ -62,6 +62,23 @@ pub(super) fn opened(fs: &Filesystem, reply: ReplyOpen, outcome: Result<Opened>)
         // Of the other flags the kernel takes none with it.
         Some(id) => reply.opened_passthrough(fh, FopenFlags::empty(), id),
         None => reply.opened(fh, flags),
+    }
+}
+
+pub(super) fn written(reply: ReplyWrite, outcome: Result<u32>) {
+    match outcome {
+        Ok(bytes) => reply.written(bytes),
+        Err(error) => reply.error(errno(&error)),
+    }
+}
+
+pub(super) fn statistics(reply: ReplyStatfs, outcome: Result<Statistics>) {
+    match outcome {
+        Ok(all) => {
+            let (blocks, files, size) = (all.blocks, all.files, all.block_size);
+            reply.statfs(blocks, blocks, blocks, files, files, size, all.name_max, size);
+        }
+        Err(error) => reply.error(errno(&error)),
     }
 }
 

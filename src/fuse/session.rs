@@ -7,12 +7,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use fuser::{Config, Session, SessionACL};
 use tokio::runtime::Handle;
 
 use super::bridge::Bridge;
 use super::kernel_caches::KernelCaches;
+use super::meter::Meter;
 use crate::fs::Filesystem;
 
 /// Worker threads that read requests. Two: one alone is fastest for one client, but a long copy into a reply would make all
@@ -25,6 +27,8 @@ const WORKERS: usize = 2;
 pub struct SessionOptions {
     /// `allow_root`: requests of others than root and the mounting user are refused here, since the kernel only knows `allow_other`.
     pub allow_root: bool,
+    /// `slow_op`: calls that take so long are logged.
+    pub slow_op: Option<Duration>,
 }
 
 /// A session being served.
@@ -32,6 +36,7 @@ pub struct SessionOptions {
 pub struct Served {
     caches: KernelCaches,
     thread: JoinHandle<io::Result<()>>,
+    meter: Arc<Meter>,
 }
 
 impl Served {
@@ -46,6 +51,11 @@ impl Served {
     /// What the kernel keeps of the mount.
     pub fn kernel_caches(&self) -> KernelCaches {
         self.caches.clone()
+    }
+
+    /// What was asked so far.
+    pub fn meter(&self) -> Arc<Meter> {
+        self.meter.clone()
     }
 
     /// True when the session has ended.
@@ -63,9 +73,10 @@ pub fn serve(fs: Arc<Filesystem>, device: OwnedFd, options: SessionOptions, runt
     config.n_threads = Some(WORKERS);
     config.acl = if options.allow_root { SessionACL::RootAndOwner } else { SessionACL::All };
     let acl = config.acl;
-    let bridge = Bridge::new(fs, runtime, device.try_clone()?);
+    let meter = Arc::new(Meter::new(options.slow_op));
+    let bridge = Bridge::new(fs, runtime, device.try_clone()?, meter.clone());
     let session = Session::from_fd(bridge, device, acl, config)?;
     let caches = KernelCaches::new(session.notifier());
     let thread = std::thread::Builder::new().name("pailfs-session".into()).spawn(move || session.run())?;
-    Ok(Served { caches, thread })
+    Ok(Served { caches, thread, meter })
 }

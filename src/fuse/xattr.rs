@@ -10,6 +10,7 @@ use fuser::{Errno, ReplyEmpty, ReplyXattr};
 use super::answer::Call;
 use super::bridge::Bridge;
 use super::convert::{errno, refusal};
+use super::meter::Operation;
 use super::reply::empty;
 use crate::error::Result;
 use crate::fs::Refused;
@@ -27,7 +28,7 @@ pub(super) fn set(bridge: &Bridge, ino: Ino, name: &OsStr, (value, how): (&[u8],
     };
     let (fs, name, value) = (bridge.fs.clone(), name.as_bytes().to_vec(), value.to_vec());
     let operation = async move { fs.setxattr(ino, &name, value, presence).await };
-    bridge.serve(Call::transfer("setxattr", ino), operation, |outcome| empty(reply, outcome));
+    bridge.serve(Call::transfer(Operation::Setxattr, ino), operation, |outcome| empty(reply, outcome));
 }
 
 pub(super) fn get(bridge: &Bridge, ino: Ino, name: &OsStr, room: u32, reply: ReplyXattr) {
@@ -36,7 +37,7 @@ pub(super) fn get(bridge: &Bridge, ino: Ino, name: &OsStr, room: u32, reply: Rep
     }
     let (fs, name) = (bridge.fs.clone(), name.as_bytes().to_vec());
     let operation = async move { fs.getxattr(ino, &name).await };
-    bridge.serve(Call::quick("getxattr", ino), operation, move |outcome| sized(reply, room, outcome));
+    bridge.serve(Call::quick(Operation::Getxattr, ino), operation, move |outcome| sized(reply, room, outcome));
 }
 
 pub(super) fn list(bridge: &Bridge, ino: Ino, room: u32, reply: ReplyXattr) {
@@ -45,7 +46,7 @@ pub(super) fn list(bridge: &Bridge, ino: Ino, room: u32, reply: ReplyXattr) {
     }
     let fs = bridge.fs.clone();
     let operation = async move { fs.listxattr(ino).await };
-    bridge.serve(Call::quick("listxattr", ino), operation, move |outcome| sized(reply, room, outcome));
+    bridge.serve(Call::quick(Operation::Listxattr, ino), operation, move |outcome| sized(reply, room, outcome));
 }
 
 pub(super) fn remove(bridge: &Bridge, ino: Ino, name: &OsStr, reply: ReplyEmpty) {
@@ -54,7 +55,7 @@ pub(super) fn remove(bridge: &Bridge, ino: Ino, name: &OsStr, reply: ReplyEmpty)
     }
     let (fs, name) = (bridge.fs.clone(), name.as_bytes().to_vec());
     let operation = async move { fs.removexattr(ino, &name).await };
-    bridge.serve(Call::transfer("removexattr", ino), operation, |outcome| empty(reply, outcome));
+    bridge.serve(Call::transfer(Operation::Removexattr, ino), operation, |outcome| empty(reply, outcome));
 }
 
 fn sized(reply: ReplyXattr, room: u32, outcome: Result<Vec<u8>>) {

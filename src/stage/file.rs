@@ -11,6 +11,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::fs::FallocateFlags;
@@ -61,6 +62,8 @@ pub(super) struct State {
     pub(super) away: Away,
     /// Something changed, perhaps only the size, since it was clean.
     pub(super) changed: bool,
+    /// When it was made, was cleaned, or was first changed after that.
+    pub(super) since: Instant,
     /// Counts changes.
     pub(super) generation: u64,
     /// The data is on the disk as it was after this change, whatever becomes of the machine.
@@ -82,6 +85,7 @@ impl State {
             upload: None,
             away: Away::default(),
             changed: false,
+            since: Instant::now(),
             generation: 0,
             synced: None,
             held: Held::new(&session.space),
@@ -105,7 +109,9 @@ impl State {
     }
 
     fn touch(&mut self) {
-        self.changed = true;
+        if !std::mem::replace(&mut self.changed, true) {
+            self.since = Instant::now();
+        }
         self.generation += 1;
     }
 }
@@ -298,6 +304,11 @@ impl StagedFile {
     /// True after a change of bytes or size, until [`StagedFile::clean`].
     pub fn dirty(&self) -> bool {
         self.state().changed
+    }
+
+    /// For how long it may have been other than what is safe elsewhere, if it is.
+    pub fn age(&self) -> Duration {
+        self.state().since.elapsed()
     }
 
     /// The bytes that were changed since the file was clean.

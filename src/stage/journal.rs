@@ -6,6 +6,7 @@ use std::fs::OpenOptions;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::away::{Away, AwayPart};
 use super::file::{StagedFile, State};
@@ -156,6 +157,7 @@ impl StagedFile {
         }
         state.dirty.clear();
         state.changed = false;
+        state.since = Instant::now();
         state.upload = None;
         state.away.settle();
         state.note_need();

@@ -13,9 +13,9 @@ mod create;
 mod credentials;
 mod errors;
 mod faulty;
-mod latency;
 mod limited;
 mod operation;
+mod outcome;
 mod region;
 mod renew;
 mod s3;
@@ -43,6 +43,7 @@ pub use credentials::{FoundCredentials, find_credentials};
 pub use faulty::{Fault, FaultKind, Faulty};
 pub use limited::Limited;
 pub use operation::Operation;
+pub use outcome::Outcome;
 pub use region::{RegionSource, region_in_name};
 pub use s3::{Digest, S3Store, Sum};
 

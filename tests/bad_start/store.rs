@@ -260,3 +260,23 @@ fn a_cache_directory_that_cannot_be_used() {
     let said = run(place.pailfs("s3://bucket").args(["--cache-limit", "1G"]));
     said.is(1, &["cache_limit needs cache_dir"]);
 }
+
+#[test]
+fn an_address_for_metrics_that_cannot_be_had() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    for (address, told, why) in [
+        (port.as_str(), format!("127.0.0.1:{port}"), "in use"),
+        ("192.0.2.1:9400", "192.0.2.1:9400".to_owned(), "assign"),
+        ("no-such-host.invalid:9400", "no-such-host.invalid:9400".to_owned(), ""),
+    ] {
+        let place = Place::new();
+        let said = run(place.pailfs("s3://bucket").arg("--metrics-addr").arg(address));
+        said.is(2, &[&format!("no metrics at {told}: "), why, "-o metrics_addr=HOST:PORT"]);
+        assert!(!place.path("stage").exists(), "the stage was made before");
+    }
+    for address in ["nonsense", "70000", "::1", "http://127.0.0.1:9400"] {
+        let said = run(Place::new().pailfs("s3://bucket").arg("--metrics-addr").arg(address));
+        said.is(1, &["option metrics_addr is HOST:PORT", address]);
+    }
+}

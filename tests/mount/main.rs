@@ -20,6 +20,7 @@ mod economy;
 mod faults;
 mod links;
 mod metadata;
+mod metrics;
 mod model;
 mod names;
 mod passthrough;

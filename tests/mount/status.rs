@@ -14,7 +14,7 @@ use crate::common::{Capability, Mount, TestServer, eventually, noise, signal, sk
 
 /// What `pailfs status DIR --json` prints.
 #[track_caller]
-fn report(mount: &Mount) -> Value {
+pub fn report(mount: &Mount) -> Value {
     let (code, printed, said) = mount.pailfs(&["status", "--json", &root(mount)]);
     assert_eq!(code, Some(0), "{said}");
     serde_json::from_str(&printed).expect("JSON")
@@ -36,10 +36,10 @@ fn user() -> u32 {
 
 /// A program that has written four bytes of a new file and has it open. This process must not: each program that it starts
 /// closes a copy of all that it has open, and the file would be stored.
-struct Writer(Child);
+pub struct Writer(Child);
 
 impl Writer {
-    fn start(mount: &Mount, name: &str) -> Self {
+    pub fn start(mount: &Mount, name: &str) -> Self {
         let script = "import os, sys\n\
                       file = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n\
                       os.write(file, b'half')\n\
@@ -55,7 +55,7 @@ impl Writer {
     }
 
     /// Closes the file.
-    fn end(mut self) {
+    pub fn end(mut self) {
         drop(self.0.stdin.take());
         assert!(self.0.wait().expect("it ends").success());
     }

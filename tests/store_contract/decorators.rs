@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use pailfs::error::Error;
 use pailfs::store::{
-    Attributes, Counted, Fault, FaultKind, Faulty, Limited, ListRequest, ObjectStore, Operation, UploadBody,
+    Attributes, Counted, Fault, FaultKind, Faulty, Limited, ListRequest, ObjectStore, Operation, Outcome, UploadBody,
 };
 use pailfs::types::{Expect, ObjectKey};
 
@@ -33,6 +33,27 @@ fn requests_and_bytes_are_counted() {
         assert_eq!((counts.of(Operation::Get).requests, counts.of(Operation::Get).bytes_in), (1, 5));
         assert_eq!((counts.of(Operation::Head).requests, counts.of(Operation::Head).failures), (1, 1));
         assert_eq!(counts.total().requests, 3);
+    });
+}
+
+#[test]
+fn each_request_is_counted_by_what_came_of_it() {
+    on_every_store(|world| async move {
+        let counted = Counted::new(world.store.clone());
+        let key = world.key("a");
+        put(&counted, &key, "12345").await.unwrap();
+        let exists = counted.put(&key, memory("x"), &Attributes::default(), &Expect::Absent).await;
+        assert!(exists.is_err());
+        assert!(counted.head(&world.key("absent")).await.is_err());
+        // Nobody waits for this one.
+        assert!(counted.tags(&key).now_or_never().is_none());
+        let of =
+            |operation| counted.outcomes(operation).into_iter().filter(|(_, count)| *count > 0).collect::<Vec<_>>();
+        assert_eq!(of(Operation::Put), [(Outcome::Ok, 1), (Outcome::Conflict, 1)]);
+        assert_eq!(of(Operation::Head), [(Outcome::NotFound, 1)]);
+        assert_eq!(of(Operation::Tags), [(Outcome::Cancelled, 1)]);
+        assert_eq!((counted.counts().of(Operation::Put).failures, counted.latencies(Operation::Put).count), (1, 2));
+        assert_eq!(counted.counts().total().failures, 2);
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use super::report::{Counted as Sums, FileReport, Limited, OperationReport, Repor
 use crate::cache::disk::DiskCache;
 use crate::config::Config;
 use crate::fs::{Filesystem, Standing};
+use crate::fuse::Meter;
 use crate::fuse::mountinfo::{self, DeviceNumber};
 use crate::store::{Counted, Operation, S3Store};
 
@@ -47,6 +49,10 @@ pub struct Subject {
     pub store: Arc<S3Store>,
     /// The disk cache.
     pub cache: Option<DiskCache>,
+    /// Counts what the kernel asks.
+    pub meter: Arc<Meter>,
+    /// Where Prometheus may ask.
+    pub metrics: Option<SocketAddr>,
     /// Whether the store heeds conditions of writes, if that is known.
     pub conditional_writes: Option<bool>,
     /// When it was mounted.
@@ -66,7 +72,7 @@ impl Control {
     ///
     /// # Errors
     /// The directory or the socket can't be made.
-    pub fn listen(subject: Subject, device: DeviceNumber, runtime: &Handle) -> io::Result<Self> {
+    pub fn listen(subject: Arc<Subject>, device: DeviceNumber, runtime: &Handle) -> io::Result<Self> {
         // SAFETY: geteuid(2) has no preconditions and can't fail.
         let dir = place::prepare(unsafe { libc::geteuid() })?;
         if let Ok(mounted) = mountinfo::read() {
@@ -76,7 +82,6 @@ impl Control {
         let _inside = runtime.enter();
         let listener = place::listen(&path)?;
         let identity = place::identity(&path);
-        let subject = Arc::new(subject);
         let task = runtime.spawn(async move {
             loop {
                 match listener.accept().await {
@@ -177,7 +182,7 @@ impl Subject {
             pid: std::process::id(),
             source: config.source.typed().to_owned(),
             mountpoint: self.mountpoint.display().to_string(),
-            options: options(config, self.store.region()),
+            options: options(config, self.store.region(), self.metrics),
             uptime_seconds: self.since.elapsed().as_secs(),
             conditional_writes: self.conditional_writes,
             unstored_files: files,
@@ -259,7 +264,7 @@ impl Subject {
 }
 
 /// What is in force, by the names of the options.
-fn options(config: &Config, region: &str) -> BTreeMap<String, String> {
+fn options(config: &Config, region: &str, metrics: Option<SocketAddr>) -> BTreeMap<String, String> {
     let word = |value: &dyn std::fmt::Debug| format!("{value:?}").to_lowercase();
     let mut options = BTreeMap::new();
     let mut add = |name: &str, value: String| _ = options.insert(name.to_owned(), value);
@@ -285,5 +290,8 @@ fn options(config: &Config, region: &str) -> BTreeMap<String, String> {
     add("part_size", config.fs.transfer.part_size.to_string());
     add("concurrency", config.fs.transfer.concurrency.to_string());
     add("read_ahead", config.fs.transfer.read_ahead.to_string());
+    if let Some(address) = metrics {
+        add("metrics_addr", address.to_string());
+    }
     options
 }

@@ -94,10 +94,12 @@ impl Entry {
         if self.disk.is_off() {
             return nothing;
         }
-        self.try_look(range).unwrap_or_else(|error| {
+        let found = self.try_look(range).unwrap_or_else(|error| {
             self.disk.note(&error);
             nothing
-        })
+        });
+        self.disk.tally.count(&found);
+        found
     }
 
     /// True when all of `range` is here, as far as the record knows.

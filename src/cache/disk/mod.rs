@@ -10,6 +10,7 @@ mod adopt;
 mod entry;
 mod name;
 mod room;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod whole;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use entry::{Entry, Found};
+pub use tally::Looks;
 pub use whole::Whole;
 
 use self::room::Room;
@@ -51,6 +53,7 @@ struct Shared {
     off: AtomicBool,
     /// A full disk was told of.
     told_full: AtomicBool,
+    tally: tally::Tally,
 }
 
 impl DiskCache {
@@ -71,9 +74,8 @@ impl DiskCache {
         let room = Room::new(settings);
         room.check().map_err(|error| failed("writing into it", error))?;
         let (off, told_full) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(DiskCache {
-            shared: Arc::new(Shared { room, verified: whole::Verified::default(), source, dir, off, told_full }),
-        })
+        let (verified, tally) = (whole::Verified::default(), tally::Tally::default());
+        Ok(DiskCache { shared: Arc::new(Shared { room, verified, source, dir, off, told_full, tally }) })
     }
 
     /// The entry of a version, be there something or not. `None` when its bytes can't be known again: an ETag that is weak, or
@@ -90,6 +92,11 @@ impl DiskCache {
     /// What the local file system gives.
     pub fn used(&self) -> io::Result<u64> {
         self.shared.room.turn()?.used()
+    }
+
+    /// What this mount has found there so far.
+    pub fn looks(&self) -> Looks {
+        self.shared.tally.read()
     }
 
     /// Counts what is there, for the limits. May take long: for a thread of its own.

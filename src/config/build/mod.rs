@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use super::defaults::{home_directory, host_name, ids, memory_limit, stage_directory};
 use super::kernel::owned_by_mount;
+use super::listen;
 use super::option_list::{Element, split};
 use super::table::{self, OPTIONS};
 use super::value::{self, Value, or_auto};
@@ -142,6 +143,9 @@ impl Given {
                 file: self.path("log_file"),
             },
             drain_timeout: self.seconds("drain_timeout").unwrap_or_default(),
+            metrics: self.text("metrics_addr").map(|text| listen::address("metrics_addr", &text)).transpose()?,
+            stats_interval: self.seconds("stats_interval").filter(|time| !time.is_zero()),
+            slow_op: self.seconds("slow_op").filter(|time| !time.is_zero()),
             foreground: self.flag("foreground"),
             source,
             mountpoint,
