@@ -117,13 +117,16 @@ fn commands_and_options_in_the_readme_exist() {
 /// Names of the tests in one file.
 fn tests_in(path: &Path) -> Vec<String> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    text.split("#[test]\nfn ").skip(1).filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())).collect()
+    let of = |head: &str| -> Vec<String> {
+        text.split(head).skip(1).filter_map(|rest| Some(rest.split_once('(')?.0.to_owned())).collect()
+    };
+    [of("#[test]\nfn "), of("#[tokio::test]\nasync fn ")].concat()
 }
 
-/// The files of a test program.
-fn files_of(tests: &str) -> impl Iterator<Item = PathBuf> {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(tests);
-    std::fs::read_dir(dir).expect("a test program").map(|entry| entry.expect("an entry").path())
+/// The files of a test program, or of unit tests, in a directory of the project.
+fn files_of(dir: &str) -> impl Iterator<Item = PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join(dir);
+    std::fs::read_dir(dir).expect("tests").map(|entry| entry.expect("an entry").path())
 }
 
 /// Tests that a page of the manual names.
@@ -137,7 +140,7 @@ fn every_promise_names_tests_that_exist() {
     let mut tests = BTreeSet::new();
     let mut promises = BTreeSet::new();
     let memory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/memory.rs");
-    for path in files_of("mount").chain([memory]) {
+    for path in files_of("tests/mount").chain(files_of("src/fs/tests")).chain([memory]) {
         let functions = tests_in(&path);
         if path.ends_with("promises.rs") {
             promises.extend(functions.clone());
@@ -152,7 +155,7 @@ fn every_promise_names_tests_that_exist() {
 
 #[test]
 fn what_the_manual_says_of_signals_names_tests_that_exist() {
-    let tests: BTreeSet<_> = files_of("cli_mount").flat_map(|path| tests_in(&path)).collect();
+    let tests: BTreeSet<_> = files_of("tests/cli_mount").flat_map(|path| tests_in(&path)).collect();
     let named = named_in("man/pailfs.8");
     let unknown: Vec<_> = named.difference(&tests).collect();
     assert!(unknown.is_empty() && named.len() > 5, "no such tests: {unknown:?} of {named:?}");
