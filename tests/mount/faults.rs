@@ -229,8 +229,10 @@ fn bursts_of_refusals_in_the_stream_are_waited_out() {
 fn the_first_bytes_of_an_open_may_come_wrong() {
     let Some((server, mount)) = server_and_mount() else { return };
     let kinds = [FaultKind::WrongRange, FaultKind::CutBody { after: 0 }, FaultKind::CutBody { after: 7000 }];
-    let files: Vec<_> =
-        (0..6).map(|number| (format!("f{number}"), noise(40 + number, 20_000 + number as usize % 2 * LARGE))).collect();
+    // Each in a directory of its own: next to each other they would be fetched ahead, perhaps before the fault.
+    let files: Vec<_> = (0..6)
+        .map(|number| (format!("d{number}/f"), noise(40 + number, 20_000 + number as usize % 2 * LARGE)))
+        .collect();
     for (name, bytes) in &files {
         server.objects().put(name, bytes.clone());
         std::fs::metadata(mount.path(name)).expect("it is there");
