@@ -365,3 +365,26 @@ async fn a_writer_for_whom_no_upload_can_be_begun_is_told_at_once_or_waits_betwe
         }
     }
 }
+
+#[tokio::test]
+async fn what_may_be_nowhere_else_makes_no_room() {
+    for failed in [false, true] {
+        let class = (!failed).then(|| "GLACIER".to_owned());
+        let settings = FsSettings { storage_class: class, ..in_parts() };
+        let rig = Rig::within(Some(24 * MIB), Arc::new(Fake::new(false)), settings, None);
+        let (ino, fh) = rig.create(Ino::ROOT, "f").await;
+        let bytes = content(20 * MIB, 0);
+        write(&rig, fh, 0, &bytes).await;
+        rig.fs.flush(fh).await.expect("a flush");
+        write(&rig, fh, 20 * MIB, &bytes[..4 << 20]).await;
+        if failed {
+            // Another client's object may be the reason.
+            rig.store.set("p/f", "theirs");
+            assert!(rig.fs.flush(fh).await.is_err());
+        }
+        let (_, other) = rig.create(Ino::ROOT, "other").await;
+        is_full(in_time(rig.fs.write(other, 0, &[1; 4096])).await);
+        let staged = draft_of(&rig, ino);
+        assert!(staged.missing(ByteRange::new(0, 24 * MIB)).is_empty(), "failed: {failed}");
+    }
+}

@@ -265,15 +265,21 @@ async fn a_change_made_here_ends_a_walk_wherever_it_is_made() {
     }
 }
 
-#[tokio::test]
-async fn what_s3_tells_of_a_name_while_a_page_is_under_way_is_not_undone_by_it() {
-    let rig = Rig::with(patient()).await;
-    let found = tree(&rig, 20).await;
+/// A tree of which two directories were read; the page that the third begins a walk with is answered when the word is given.
+async fn about_to_walk(rig: &Rig) -> (Vec<Ino>, Arc<tokio::sync::Notify>) {
+    let found = tree(rig, 20).await;
     rig.names(found[0]).await;
     rig.names(found[1]).await;
     rig.store.take_lists();
     let word = Arc::new(tokio::sync::Notify::new());
     rig.store.next(Call::List, Fault::Late(word.clone()));
+    (found, word)
+}
+
+#[tokio::test]
+async fn what_s3_tells_of_a_name_while_a_page_is_under_way_is_not_undone_by_it() {
+    let rig = Rig::with(patient()).await;
+    let (found, word) = about_to_walk(&rig).await;
     let meanwhile = async {
         until_listed(&rig, 1).await;
         rig.store.set("p/tree/d02/theirs", "x");
@@ -287,12 +293,7 @@ async fn what_s3_tells_of_a_name_while_a_page_is_under_way_is_not_undone_by_it()
 #[tokio::test]
 async fn a_change_made_here_ends_a_walk_whose_page_is_under_way() {
     let rig = Rig::with(patient()).await;
-    let found = tree(&rig, 20).await;
-    rig.names(found[0]).await;
-    rig.names(found[1]).await;
-    rig.store.take_lists();
-    let word = Arc::new(tokio::sync::Notify::new());
-    rig.store.next(Call::List, Fault::Late(word.clone()));
+    let (found, word) = about_to_walk(&rig).await;
     let meanwhile = async {
         until_listed(&rig, 1).await;
         rig.fs.unlink(found[9], b"f1").await.expect("an unlink");
