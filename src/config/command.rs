@@ -10,6 +10,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::build::Given;
 use super::check::{self, CheckRequest};
+use super::completion;
 use super::defaults::endpoint_of_environment;
 use super::definition::{command, helper_command};
 use super::demo::{self, DemoRequest};
@@ -40,7 +41,7 @@ pub enum Request {
     Unit(UnitRequest),
     /// The demonstration.
     Demo(DemoRequest),
-    /// A text for standard output: help, version.
+    /// A text for standard output: help, version, a script for a shell.
     Show(String),
 }
 
@@ -56,7 +57,8 @@ pub struct UmountRequest {
 /// Names under which mount(8) calls us.
 const HELPER_NAMES: [&str; 2] = ["mount.pailfs", "mount.fuse.pailfs"];
 
-const COMMANDS: [&str; 9] = ["mount", "umount", "status", "sync", "check", "recover", "unit", "demo", "help"];
+pub(super) const COMMANDS: [&str; 10] =
+    ["mount", "umount", "status", "sync", "check", "recover", "unit", "demo", "completions", "help"];
 
 /// Reads a whole argv.
 ///
@@ -98,6 +100,10 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
         Some(("recover", matches)) => recover_request(matches).map(Request::Recover),
         Some(("unit", matches)) => unit::request(matches, mount_config(matches)?).map(Request::Unit),
         Some(("demo", matches)) => demo::request(matches).map(Request::Demo),
+        Some(("completions", matches)) => {
+            let shell = matches.get_one::<String>("SHELL").map_or("", String::as_str);
+            Ok(Request::Show(completion::script(shell)))
+        }
         _ => Err(UsageError::new("no command; 'pailfs --help' lists them")),
     }
 }

@@ -3,9 +3,10 @@
 use std::ffi::OsString;
 use std::sync::LazyLock;
 
-use clap::builder::StyledStr;
-use clap::{Arg, ArgAction, Command};
+use clap::builder::{PossibleValuesParser, StyledStr};
+use clap::{Arg, ArgAction, Command, ValueHint};
 
+use super::completion::SHELLS;
 use super::table::{Fallback, Kind, OPTIONS, OptionSpec};
 use super::{check, demo, recover, status, unit};
 
@@ -22,7 +23,7 @@ pub(super) fn command() -> Command {
         .subcommand(
             Command::new("umount")
                 .about("Wait until everything that was closed is in S3, and unmount")
-                .arg(path("MOUNTPOINT").help("Where it is mounted"))
+                .arg(path("MOUNTPOINT").value_hint(ValueHint::AnyPath).help("Where it is mounted"))
                 .arg(switch("lazy", 'l').help("Also when busy: detach now, end when the last file is closed")),
         )
         .subcommand(status::status_command())
@@ -31,6 +32,11 @@ pub(super) fn command() -> Command {
         .subcommand(recover::command())
         .subcommand(unit::command())
         .subcommand(demo::command())
+        .subcommand(
+            Command::new("completions").about("Print a script that makes a shell complete commands and options").arg(
+                Arg::new("SHELL").required(true).value_parser(PossibleValuesParser::new(SHELLS)).help("The shell"),
+            ),
+        )
 }
 
 fn mount_command() -> Command {
@@ -38,7 +44,7 @@ fn mount_command() -> Command {
         .about("Mount an S3 prefix")
         .override_usage("pailfs [mount] SOURCE MOUNTPOINT [-o NAME=VALUE,...] [--NAME VALUE]")
         .arg(path("SOURCE").help("s3://BUCKET[/PREFIX], BUCKET:[/PREFIX], BUCKET, or an access point ARN"))
-        .arg(path("MOUNTPOINT").help("An existing empty directory"))
+        .arg(path("MOUNTPOINT").value_hint(ValueHint::DirPath).help("An existing empty directory"))
         .arg(option_list())
         .after_help(StyledStr::from(
             "Every option but -o can be given as --NAME VALUE and as -o NAME=VALUE; '-' and '_' are the same in names.\n\

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::UsageError;
 use super::value;
@@ -51,6 +51,7 @@ pub(super) fn command() -> Command {
             Arg::new("DIR")
                 .value_parser(value_parser!(OsString))
                 .required(false)
+                .value_hint(ValueHint::DirPath)
                 .help("Where to mount; made if missing"),
         )
         .arg(Arg::new("serve").long("serve").action(ArgAction::SetTrue).help("Only serve S3, mount nothing"))

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
 
 use super::definition::{argument, option_list};
 use super::table::{Group, OPTIONS, OptionSpec};
@@ -64,7 +64,7 @@ pub(super) fn command() -> Command {
         .arg(positional("FILE").num_args(0..).help("Paths below the prefix, or ids, as the list shows them"))
         .arg(switch("list", "Tell what is left (the default)"))
         .arg(switch("upload", "Store it; without FILE, all that was closed or synced"))
-        .arg(text("export", "DIR").help("Copy it into a directory; it stays in the stage, too"))
+        .arg(text("export", "DIR").value_hint(ValueHint::DirPath).help("Copy it into a directory; it stays in the stage, too"))
         .arg(switch("discard", "Throw it away"))
         .group(ArgGroup::new("action").args(["list", "upload", "export", "discard"]))
         .arg(switch("all", "With --discard: all of it").requires("discard"))

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use super::UsageError;
 use super::value;
@@ -30,7 +30,7 @@ pub struct SyncRequest {
 }
 
 fn path(help: &'static str) -> Arg {
-    Arg::new("PATH").value_parser(clap::value_parser!(OsString)).help(help)
+    Arg::new("PATH").value_parser(clap::value_parser!(OsString)).value_hint(ValueHint::AnyPath).help(help)
 }
 
 pub(super) fn status_command() -> Command {
