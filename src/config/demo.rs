@@ -46,7 +46,7 @@ pub(super) fn command() -> Command {
     let option =
         |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value).allow_hyphen_values(true);
     Command::new("demo")
-        .about("Mount a bucket of a few objects from an S3 server within this process")
+        .about("Mount a bucket from an S3 server within this process, to try it")
         .arg(
             Arg::new("DIR")
                 .value_parser(value_parser!(OsString))

@@ -9,7 +9,7 @@ mod zsh;
 
 use clap::{Arg, ArgAction, Command, ValueHint};
 
-use super::definition::command;
+use super::definition::{Help, command};
 use super::kernel::{MOUNT_FLAGS, OWNED_BY_MOUNT};
 use super::table::{Kind, OPTIONS, OptionSpec, find};
 
@@ -80,7 +80,7 @@ struct Listed {
 }
 
 fn commands() -> Vec<Completed> {
-    let mut definition = command();
+    let mut definition = command(Help::Complete);
     definition.build();
     let named = definition.get_subcommands().filter(|command| command.get_name() != "help");
     let mut completed: Vec<_> = named.map(completed).collect();
