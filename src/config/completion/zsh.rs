@@ -21,10 +21,9 @@ pub(super) fn script(commands: &[Completed]) -> String {
 
 fn arguments_of(command: &Completed) -> String {
     let flags = command.flags.iter().flat_map(specifications);
-    let arguments = command.arguments.iter().enumerate().map(|(position, takes)| {
-        let value = value(takes).unwrap_or_else(|| ":value:".to_owned());
-        quoted(&format!("{}{value}", position + 1))
-    });
+    // What nobody knows is left out: its message would keep zsh from filling in an option that stands there.
+    let known = command.arguments.iter().enumerate().filter(|(_, takes)| **takes != Takes::Text);
+    let arguments = known.filter_map(|(position, takes)| Some(quoted(&format!("{}{}", position + 1, value(takes)?))));
     let all: Vec<_> = flags.chain(arguments).collect();
     format!(
         "        {})\n            _arguments -s \\\n                {}\n            ;;\n",
