@@ -61,7 +61,7 @@ fn whole_command() -> Command {
         )
         .after_help(
             "Example: pailfs s3://bucket/prefix /mnt -o ro,allow_other
-'pailfs help COMMAND' tells all about one; so does the page pailfs-COMMAND(8).",
+'pailfs help COMMAND' tells all of one, as do pailfs(8) and pailfs-COMMAND(8).",
         )
         .subcommand_required(true)
         .subcommand(mount_command())
