@@ -35,13 +35,56 @@ fn help_and_version_go_to_standard_output_and_succeed() {
     for (args, part) in [
         (&["--help"][..], "Usage: pailfs [mount] SOURCE MOUNTPOINT"),
         (&["help", "mount"], "--endpoint-url"),
-        (&["mount", "--help"], "--endpoint-url"),
+        (&["mount", "--help"], "-o endpoint_url=URL"),
+        (&["mount", "-h"], "'pailfs help mount' lists all"),
         (&["help", "umount"], "MOUNTPOINT"),
         (&["--version"], env!("CARGO_PKG_VERSION")),
     ] {
         let output = run(args);
         assert!(output.status.success() && output.stderr.is_empty(), "{args:?}");
         assert!(text(&output.stdout).contains(part), "{args:?}");
+    }
+}
+
+const COMMANDS: [&str; 9] = ["mount", "umount", "status", "sync", "check", "recover", "unit", "demo", "completions"];
+
+#[test]
+fn the_help_of_each_command_fits_on_a_screen() {
+    let calls = COMMANDS.iter().map(|command| vec![*command, "--help"]).chain([vec!["--help"], vec!["-h"]]);
+    for call in calls {
+        let help = text(&run(&call).stdout);
+        let wide: Vec<_> = help.lines().filter(|line| line.chars().count() > 80).collect();
+        let lines = help.lines().count();
+        assert!((5..=24).contains(&lines) && wide.is_empty(), "{call:?}: {lines} lines, too wide: {wide:#?}");
+    }
+}
+
+#[test]
+fn a_short_help_names_only_options_that_exist() {
+    let help = text(&run(&["mount", "--help"]).stdout);
+    let named: Vec<_> = help
+        .lines()
+        .filter_map(|line| line.strip_prefix("  -o ")?.split([' ', '=']).next())
+        .filter(|name| !name.starts_with('<'))
+        .collect();
+    let unknown = named.iter().find(|name| pailfs::config::find_option(name).is_none());
+    assert!(named.len() > 5 && unknown.is_none(), "{unknown:?} of {named:?}");
+}
+
+#[test]
+fn the_help_command_leaves_nothing_out() {
+    for command in COMMANDS {
+        let (short, long) = (text(&run(&[command, "--help"]).stdout), text(&run(&["help", command]).stdout));
+        let options = |help: &str| -> Vec<String> {
+            help.split([' ', '[', '\n']).filter(|word| word.starts_with("--")).map(str::to_owned).collect()
+        };
+        let (short, long) = (options(&short), options(&long));
+        assert!(
+            short.iter().all(|option| option == "--NAME" || long.contains(option)),
+            "{command}: {short:?}, {long:?}"
+        );
+        let rows = ["check", "recover"].contains(&command);
+        assert!(!rows || long.iter().any(|option| option == "--endpoint-url"), "{command}: {long:?}");
     }
 }
 

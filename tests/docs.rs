@@ -16,7 +16,7 @@ fn pailfs(arguments: &[&str]) -> Output {
 
 /// Options in the help: each stands as `--name` at the beginning of its line, maybe behind a short one.
 fn options_of_the_program() -> BTreeSet<String> {
-    let help = pailfs(&["mount", "--help"]);
+    let help = pailfs(&["help", "mount"]);
     assert!(help.status.success(), "{help:?}");
     let text = String::from_utf8(help.stdout).expect("UTF-8");
     let name = |line: &str| {
@@ -64,6 +64,90 @@ fn the_manual_has_the_options_of_the_program() {
         missing.is_empty() && surplus.is_empty(),
         "not in the manual: {missing:?}; not in the program: {surplus:?}"
     );
+}
+
+const COMMANDS: [&str; 8] = ["umount", "status", "sync", "check", "recover", "unit", "demo", "completions"];
+
+/// Options of a command that are its own, as its help on a screen has them: `-l`, `--json`.
+fn own_options_of(command: &str) -> BTreeSet<String> {
+    let help = pailfs(&[command, "--help"]);
+    let text = String::from_utf8(help.stdout).expect("UTF-8");
+    let flags = text.lines().filter(|line| line.trim_start().starts_with('-')).filter_map(|line| {
+        let words = line.trim_start().split(' ').map(|word| word.trim_end_matches(','));
+        words.take_while(|word| word.starts_with('-')).last().map(str::to_owned)
+    });
+    flags.filter(|flag| flag != "--help").collect()
+}
+
+/// The options that a page lists: `.It Fl l`, `.It Fl Fl json , Fl Fl check`.
+fn options_of_page(command: &str) -> BTreeSet<String> {
+    let text = document(&format!("man/pailfs-{command}.8"));
+    let items = text.lines().filter_map(|line| line.strip_prefix(".It "));
+    let alternatives = items.flat_map(|item| item.split(" , ").collect::<Vec<_>>());
+    let option = |item: &str| match item.split(' ').collect::<Vec<_>>()[..] {
+        ["Fl", "Fl", name, ..] => Some(format!("--{name}")),
+        ["Fl", name, ..] => Some(format!("-{name}")),
+        _ => None,
+    };
+    alternatives.filter_map(option).collect()
+}
+
+#[test]
+fn each_command_has_a_page_with_its_options() {
+    for command in COMMANDS {
+        let (own, page) = (own_options_of(command), options_of_page(command));
+        assert_eq!(own, page, "{command}: in the program, and in the manual");
+    }
+    let pages: BTreeSet<_> = files_of("man").map(|path| path.file_name().expect("a name").to_owned()).collect();
+    for page in pages.iter().filter_map(|page| page.to_str()?.strip_prefix("pailfs-")?.strip_suffix(".8")) {
+        assert!(COMMANDS.contains(&page), "a page of no command: {page}");
+    }
+    let (main, help) = (document("man/pailfs.8"), pailfs(&["--help"]).stdout);
+    let help = String::from_utf8(help).expect("UTF-8");
+    for command in
+        help.lines().skip_while(|line| *line != "Commands:").skip(1).map_while(|line| line.strip_prefix("  "))
+    {
+        let command = command.split(' ').next().unwrap_or_default();
+        assert!(main.contains(&format!("\n.It Cm {command}\n")), "{command} is not in pailfs(8)");
+        assert!(["mount", "help"].contains(&command) || COMMANDS.contains(&command), "{command} has no page");
+    }
+}
+
+/// All of the source but its tests, with the lines of texts that go on joined.
+fn source() -> String {
+    fn read(dir: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(dir).expect("a folder").map(|entry| entry.expect("an entry").path()) {
+            if entry.is_dir() {
+                read(&entry, text);
+            } else {
+                let file = std::fs::read_to_string(&entry).expect("a source");
+                text.push_str(file.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default());
+            }
+        }
+    }
+    let mut text = String::new();
+    read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut text);
+    let mut parts = text.split("\\\n");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.trim_start())
+}
+
+#[test]
+fn what_troubleshooting_quotes_is_what_the_program_says() {
+    let (page, source) = (document("man/pailfs.8"), source());
+    let section = page.split("\n.Sh TROUBLESHOOTING\n").nth(1).and_then(|rest| rest.split("\n.Sh ").next());
+    let section = section.expect("a section TROUBLESHOOTING");
+    let messages =
+        section.lines().filter_map(|line| line.strip_prefix(".It Li ").or_else(|| line.strip_prefix(".Li ")));
+    let mut found = 0;
+    // A macro that ends the literal text ends the message.
+    for message in messages.filter(|message| !message.contains(" No ")) {
+        for part in message.trim_end_matches(" ,").split("...").map(str::trim).filter(|part| !part.is_empty()) {
+            assert!(part.len() > 8 && source.contains(part), "the program does not say: {part}");
+            found += 1;
+        }
+    }
+    assert!(found > 15, "only {found} messages");
 }
 
 /// Lines of the README's code blocks.

@@ -38,22 +38,23 @@ pub(super) fn command() -> Command {
     let switch =
         |name: &'static str, help: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue).help(help);
     let command = Command::new("check")
-        .about("Tell before the first mount what works: credentials, clock, bucket, and each right that is needed")
+        .about("Tell before a mount what works: credentials, bucket, each right")
         .override_usage(
             "pailfs check SOURCE [--write] [--create] [--json] [-o NAME=VALUE,...]\n       \
              pailfs check SOURCE --policy ro|rw",
         )
         .arg(Arg::new("SOURCE").required(true).value_parser(clap::value_parser!(OsString)).help("As of 'pailfs mount'"))
-        .arg(switch("write", "Try also what needs writing, with objects of its own that are removed again"))
+        .arg(switch("write", "Try what needs writing too; what it makes is removed"))
         .arg(switch("create", "Create the bucket if it is not there"))
         .arg(switch("json", "As JSON, for programs"))
         .arg(
             Arg::new("policy")
                 .long("policy")
                 .value_name("ro|rw")
+                .hide_possible_values(true)
                 .value_parser(PossibleValuesParser::new(["ro", "rw"]))
                 .conflicts_with_all(["write", "create", "json"])
-                .help("Print the least IAM policy for the source, and ask nothing"),
+                .help("Print the least IAM policy, ask nothing"),
         )
         .arg(option_list());
     OPTIONS.iter().filter(|spec| spec.group == Group::Bucket).fold(command, |command, spec| command.arg(argument(spec)))

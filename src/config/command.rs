@@ -10,8 +10,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::build::Given;
 use super::check::{self, CheckRequest};
+use super::completion;
 use super::defaults::endpoint_of_environment;
-use super::definition::{command, helper_command};
+use super::definition::{Help, command, helper_command};
 use super::demo::{self, DemoRequest};
 use super::recover::{self, RecoverRequest};
 use super::status::{self, StatusRequest, SyncRequest};
@@ -40,7 +41,7 @@ pub enum Request {
     Unit(UnitRequest),
     /// The demonstration.
     Demo(DemoRequest),
-    /// A text for standard output: help, version.
+    /// A text for standard output: help, version, a script for a shell.
     Show(String),
 }
 
@@ -56,7 +57,8 @@ pub struct UmountRequest {
 /// Names under which mount(8) calls us.
 const HELPER_NAMES: [&str; 2] = ["mount.pailfs", "mount.fuse.pailfs"];
 
-const COMMANDS: [&str; 9] = ["mount", "umount", "status", "sync", "check", "recover", "unit", "demo", "help"];
+pub(super) const COMMANDS: [&str; 10] =
+    ["mount", "umount", "status", "sync", "check", "recover", "unit", "demo", "completions", "help"];
 
 /// Reads a whole argv.
 ///
@@ -77,10 +79,12 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
         }
         line.push("mount".into());
     }
+    let help = if named == Some("help") { Help::Complete } else { Help::Screen };
     line.extend(rest.into_iter().map(underscores_to_dashes));
-    let matches = match command().try_get_matches_from(line) {
+    let called = line.get(1).and_then(|word| word.to_str()).filter(|word| COMMANDS.contains(word)).map(str::to_owned);
+    let matches = match command(help).try_get_matches_from(line) {
         Ok(matches) => matches,
-        Err(error) => return shown_or_refused(error),
+        Err(error) => return shown_or_refused(&error, called.as_deref().unwrap_or("mount")),
     };
     match matches.subcommand() {
         Some(("mount", matches)) => mount_config(matches).map(|config| Request::Mount(Box::new(config))),
@@ -98,6 +102,10 @@ pub fn parse(args: Vec<OsString>) -> Result<Request, UsageError> {
         Some(("recover", matches)) => recover_request(matches).map(Request::Recover),
         Some(("unit", matches)) => unit::request(matches, mount_config(matches)?).map(Request::Unit),
         Some(("demo", matches)) => demo::request(matches).map(Request::Demo),
+        Some(("completions", matches)) => {
+            let shell = matches.get_one::<String>("SHELL").map_or("", String::as_str);
+            Ok(Request::Show(completion::script(shell)))
+        }
         _ => Err(UsageError::new("no command; 'pailfs --help' lists them")),
     }
 }
@@ -117,7 +125,7 @@ fn parse_helper(rest: Vec<OsString>) -> Result<Request, UsageError> {
     let line = std::iter::once(OsString::from("mount.pailfs")).chain(rest);
     let matches = match helper_command().try_get_matches_from(line) {
         Ok(matches) => matches,
-        Err(error) => return shown_or_refused(error),
+        Err(error) => return shown_or_refused(&error, "mount"),
     };
     let config = mount_config(&matches)?;
     Ok(if matches.get_flag("fake") { Request::Fake } else { Request::Mount(Box::new(config)) })
@@ -184,25 +192,37 @@ fn absolute(matches: &ArgMatches, id: &str) -> Result<PathBuf, UsageError> {
     std::path::absolute(&path).map_err(|_| UsageError::new("the directory is empty; name one"))
 }
 
-/// clap's own error as one sentence; its help and version as texts.
-fn shown_or_refused(error: clap::Error) -> Result<Request, UsageError> {
+/// clap's own error about a call of `command` as one sentence; its help and version as texts.
+fn shown_or_refused(error: &clap::Error, command: &str) -> Result<Request, UsageError> {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => text.clone(),
         Some(ContextValue::Strings(texts)) => texts.join(", "),
         _ => String::new(),
     };
     let argument = context(ContextKind::InvalidArg);
+    let how = format!("'pailfs help {command}'");
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Ok(Request::Show(error.render().to_string())),
-        ErrorKind::UnknownArgument if argument.starts_with("--") => {
+        ErrorKind::UnknownArgument if argument.starts_with("--") && command == "mount" => {
             Err(table::unknown(argument.trim_start_matches('-').split('=').next().unwrap_or_default()))
         }
-        ErrorKind::UnknownArgument => Err(UsageError::new(format!(
-            "'{argument}' is one argument too many; give SOURCE MOUNTPOINT and options with -o or --"
-        ))),
-        ErrorKind::MissingRequiredArgument => {
-            Err(UsageError::new(format!("missing {argument}; 'pailfs --help' shows how to call it")))
+        ErrorKind::UnknownArgument if argument.starts_with('-') => {
+            let near = context(ContextKind::SuggestedArg);
+            let end =
+                if near.is_empty() { format!("{how} lists the options") } else { format!("did you mean '{near}'?") };
+            Err(UsageError::new(format!("{command} has no option '{argument}'; {end}")))
         }
+        ErrorKind::UnknownArgument => {
+            Err(UsageError::new(format!("'{argument}' is one argument too many; {how} shows what {command} takes")))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            Err(UsageError::new(format!("missing {argument}; {how} shows what {command} takes")))
+        }
+        ErrorKind::InvalidValue if !context(ContextKind::ValidValue).is_empty() => Err(UsageError::new(format!(
+            "'{}' is no value of {argument}; give one of {}",
+            context(ContextKind::InvalidValue),
+            context(ContextKind::ValidValue)
+        ))),
         ErrorKind::InvalidSubcommand => Err(UsageError::new(format!(
             "no command '{}'; 'pailfs --help' lists them",
             context(ContextKind::InvalidSubcommand)
@@ -210,14 +230,14 @@ fn shown_or_refused(error: clap::Error) -> Result<Request, UsageError> {
         _ => {
             let text = error.render().to_string();
             let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
-            Err(UsageError::new(format!("{line}; 'pailfs --help' shows how to call it")))
+            Err(UsageError::new(format!("{line}; {how} shows what {command} takes")))
         }
     }
 }
 
 /// Text of `pailfs help mount`.
 pub fn help_text() -> String {
-    let mut command = command();
+    let mut command = command(Help::Complete);
     command.build();
     command.find_subcommand_mut("mount").map(|mount| mount.render_long_help().to_string()).unwrap_or_default()
 }
@@ -243,7 +263,8 @@ mod tests {
 
     #[test]
     fn clap_finds_no_fault_with_the_definitions() {
-        command().debug_assert();
+        command(Help::Screen).debug_assert();
+        command(Help::Complete).debug_assert();
         helper_command().debug_assert();
     }
 
@@ -290,7 +311,12 @@ mod tests {
             (&["pailfs", "s3://bucket", "/mnt", "--region"], "region"),
             (&["pailfs", "s3://bucket", "/mnt", "-x"], "-x"),
             (&["pailfs", "demo"], "demo needs a directory"),
-            (&["pailfs", "umount"], "missing"),
+            (&["pailfs", "umount"], "missing <MOUNTPOINT>; 'pailfs help umount'"),
+            (&["pailfs", "status", "/a", "/b"], "'/b' is one argument too many; 'pailfs help status'"),
+            (&["pailfs", "status", "--jsn"], "did you mean '--json'?"),
+            (&["pailfs", "sync", "/mnt", "-x"], "sync has no option '-x'; 'pailfs help sync'"),
+            (&["pailfs", "check", "s3://bucket", "--policy", "rx"], "give one of ro, rw"),
+            (&["pailfs", "completions", "tcsh"], "give one of bash, zsh, fish"),
             (&["pailfs", "sync"], "missing"),
             (&["pailfs", "sync", "/mnt", "--timeout", "soon"], "no number of seconds"),
             (&["pailfs", "recover", "--upload"], "needs a source"),

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::UsageError;
 use super::value;
@@ -46,11 +46,12 @@ pub(super) fn command() -> Command {
     let option =
         |name: &'static str, value: &'static str| Arg::new(name).long(name).value_name(value).allow_hyphen_values(true);
     Command::new("demo")
-        .about("Mount a bucket of a few objects from an S3 server within this process")
+        .about("Mount a bucket from an S3 server within this process, to try it")
         .arg(
             Arg::new("DIR")
                 .value_parser(value_parser!(OsString))
                 .required(false)
+                .value_hint(ValueHint::DirPath)
                 .help("Where to mount; made if missing"),
         )
         .arg(Arg::new("serve").long("serve").action(ArgAction::SetTrue).help("Only serve S3, mount nothing"))

@@ -7,6 +7,7 @@
 mod build;
 mod check;
 mod command;
+mod completion;
 mod defaults;
 mod definition;
 mod demo;

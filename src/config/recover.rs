@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint};
 
 use super::definition::{argument, option_list};
 use super::table::{Group, OPTIONS, OptionSpec};
@@ -55,20 +55,20 @@ pub(super) fn command() -> Command {
     };
     let positional = |name: &'static str| Arg::new(name).value_parser(clap::value_parser!(OsString));
     let command = Command::new("recover")
-        .about("List, store, export or discard what killed mounts left in the stage")
+        .about("List, store, export or discard what killed mounts left")
         .override_usage(
             "pailfs recover [SOURCE] [--list]\n       pailfs recover SOURCE --upload [--force | --to PATH] [FILE...]\n       \
              pailfs recover SOURCE --export DIR [FILE...]\n       pailfs recover SOURCE --discard FILE...|--all",
         )
-        .arg(positional("SOURCE").help("As of 'pailfs mount'; without it, what is left of all sources is listed"))
+        .arg(positional("SOURCE").help("As of 'pailfs mount'; without it, all sources are listed"))
         .arg(positional("FILE").num_args(0..).help("Paths below the prefix, or ids, as the list shows them"))
         .arg(switch("list", "Tell what is left (the default)"))
         .arg(switch("upload", "Store it; without FILE, all that was closed or synced"))
-        .arg(text("export", "DIR").help("Copy it into a directory; it stays in the stage, too"))
+        .arg(text("export", "DIR").value_hint(ValueHint::DirPath).help("Copy it into a directory; it stays in the stage, too"))
         .arg(switch("discard", "Throw it away"))
         .group(ArgGroup::new("action").args(["list", "upload", "export", "discard"]))
         .arg(switch("all", "With --discard: all of it").requires("discard"))
-        .arg(switch("force", "With --upload: replace what another writer has stored since").requires("upload"))
+        .arg(switch("force", "With --upload: replace what was stored since").requires("upload"))
         .arg(text("to", "PATH").requires("upload").help("With --upload: store the one file under this path"))
         .arg(option_list());
     OPTIONS.iter().filter(|spec| matters(spec)).fold(command, |command, spec| command.arg(argument(spec)))

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint};
 
 use super::UsageError;
 use super::value;
@@ -30,16 +30,16 @@ pub struct SyncRequest {
 }
 
 fn path(help: &'static str) -> Arg {
-    Arg::new("PATH").value_parser(clap::value_parser!(OsString)).help(help)
+    Arg::new("PATH").value_parser(clap::value_parser!(OsString)).value_hint(ValueHint::AnyPath).help(help)
 }
 
 pub(super) fn status_command() -> Command {
     let switch = |name: &'static str| Arg::new(name).long(name).action(ArgAction::SetTrue);
     Command::new("status")
         .about("Tell what a mount is doing, or how a file in it stands")
-        .arg(path("A mountpoint, or a file or directory below one; without it, all mounts of pailfs are told of"))
+        .arg(path("A mountpoint, or what lies below one; without it, all mounts"))
         .arg(switch("json").help("As JSON, for programs"))
-        .arg(switch("check").help("Say nothing while all is well; exit with 1 when files can't be stored"))
+        .arg(switch("check").help("Say nothing; exit with 1 when files can't be stored"))
 }
 
 pub(super) fn sync_command() -> Command {

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command, ValueHint};
 
 use super::definition::option_list;
 use super::{Config, UsageError};
@@ -21,7 +21,7 @@ pub(super) fn command() -> Command {
     Command::new("unit")
         .about("Print a systemd service that mounts at boot")
         .arg(path("SOURCE").help("As of 'pailfs mount'"))
-        .arg(path("MOUNTPOINT").help("Where the service mounts"))
+        .arg(path("MOUNTPOINT").value_hint(ValueHint::DirPath).help("Where the service mounts"))
         .arg(option_list())
 }
 
