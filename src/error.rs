@@ -34,6 +34,12 @@ pub enum Error {
     /// S3 refused with 403.
     #[error("access denied: {0}")]
     AccessDenied(String),
+    /// The store encrypted, or is about to encrypt, otherwise than it was asked to.
+    #[error("the store does not encrypt as it was asked to: {0}")]
+    Encryption(String),
+    /// The key that the store is to encrypt with can't be used, or not for this object.
+    #[error("{0}")]
+    CustomerKey(String),
     /// Whether an upload that got no answer has made the object could not be found out, for this reason.
     #[error("it could not be found out what became of an upload: {0}")]
     Unconfirmed(Box<Error>),
@@ -208,7 +214,9 @@ impl Error {
             Error::NotDirectory => libc::ENOTDIR,
             Error::IsDirectory => libc::EISDIR,
             Error::NotEmpty | Error::HiddenKeys(_) => libc::ENOTEMPTY,
-            Error::AccessDenied(_) | Error::BadCredentials(_) | Error::Credentials(_) => libc::EACCES,
+            Error::AccessDenied(_) | Error::BadCredentials(_) | Error::Credentials(_) | Error::CustomerKey(_) => {
+                libc::EACCES
+            }
             Error::ReadOnly => libc::EROFS,
             Error::Unconfirmed(reason) => reason.errno(),
             Error::Stale | Error::PreconditionFailed => libc::ESTALE,
@@ -234,7 +242,8 @@ impl Error {
                 Some(errno @ (libc::ENOMEM | libc::EFBIG | libc::EDQUOT)) => errno,
                 _ => libc::EIO,
             },
-            Error::Tls(_)
+            Error::Encryption(_)
+            | Error::Tls(_)
             | Error::Unavailable(_)
             | Error::NoSuchBucket
             | Error::WrongRegion(_)
@@ -271,7 +280,9 @@ impl Error {
             | Error::NotPermitted(_)
             | Error::IntoItself
             | Error::BadHandle => Level::DEBUG,
-            Error::Internal(_) | Error::Corrupt(_) | Error::StageFull | Error::PartsLost => Level::ERROR,
+            Error::Internal(_) | Error::Corrupt(_) | Error::Encryption(_) | Error::StageFull | Error::PartsLost => {
+                Level::ERROR
+            }
             _ => Level::WARN,
         }
     }

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use syslog_tracing::{Facility, Options, Syslog};
+use tracing::Metadata;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::{Layered, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
@@ -68,7 +70,7 @@ pub fn start(settings: &LogSettings, foreground: bool) -> Result<Log, Failure> {
     };
     let configured = settings.filter.as_deref().unwrap_or(DEFAULT_LEVEL);
     let (filter, handle) = reload::Layer::new(EnvFilter::new(directives(configured)));
-    let started = tracing_subscriber::registry().with(filter).with(writer).try_init();
+    let started = tracing_subscriber::registry().with(filter).with(writer.with_filter(filter_fn(is_shown))).try_init();
     log_panics();
     let level = started.is_ok().then(|| Level { filter: handle, steps: steps(configured), at: 0 });
     Ok(Log { file, level })
@@ -171,6 +173,11 @@ fn directives(asked: &str) -> String {
     } else {
         format!("error,pailfs={asked}")
     }
+}
+
+/// What the SDK tells at its lowest level are whole requests with their headers, and so keys: never, whatever is asked for.
+fn is_shown(line: &Metadata<'_>) -> bool {
+    *line.level() != tracing::Level::TRACE || !line.target().starts_with("aws_")
 }
 
 /// A panic in a task answers its one call with EIO and leaves the mount running: it must be seen in the log.

@@ -22,13 +22,13 @@ use super::say;
 use super::sentence::{Failure, Status};
 use super::signals::{HangUp, RequestSignals, Signals, ignore_requests};
 use crate::cache::disk::DiskCache;
-use crate::config::{Audience, ChecksumPolicy, Config};
+use crate::config::{Audience, ChecksumPolicy, Config, EncryptionPolicy};
 use crate::fs::{Filesystem, Kept, Recovery};
 use crate::fuse::mount::{MountRequest, Mounted, check_machine, mount};
 use crate::fuse::mountinfo::DeviceNumber;
 use crate::fuse::{self, SessionOptions, mountpoint};
 use crate::stage::{Leftover, Stage};
-use crate::store::{Checksums, Counted, Limited, S3Store, StoreOptions, connect};
+use crate::store::{Checksums, Counted, Limited, Requested, S3Store, StoreOptions, connect};
 
 /// Requests in flight for all files together. A few sequential readers and writers with `concurrency` parts each
 /// fit in; a connection each is what a small machine still bears.
@@ -136,7 +136,16 @@ async fn tell_of_conditions(store: &S3Store, config: &Config) -> Option<bool> {
 
 /// What to connect with.
 pub(super) fn store_options(config: &Config) -> StoreOptions {
+    let (encryption, customer_key_file) = match &config.store.encryption {
+        EncryptionPolicy::Bucket => (None, None),
+        EncryptionPolicy::Managed { algorithm, key } => {
+            (Some(Requested { algorithm: (*algorithm).to_owned(), key: key.clone() }), None)
+        }
+        EncryptionPolicy::CustomerKey(file) => (None, Some(file.clone())),
+    };
     StoreOptions {
+        encryption,
+        customer_key_file,
         bucket: config.source.bucket().to_owned(),
         region: config.store.region.clone(),
         endpoint_url: config.store.endpoint_url.clone(),

@@ -166,6 +166,7 @@ fn store_sentence(error: &Error, config: &Config, region: Option<&str>) -> Strin
             format!("{service} gave no answer in time ({detail}); check the network, and try again")
         }
         Error::Unavailable(detail) => format!("{service} is overloaded or failing ({detail}); try again later"),
+        Error::CustomerKey(sentence) => sentence.clone(),
         other => format!("the bucket '{bucket}' at {service} can't be used: {other}; check the source and the options"),
     }
 }

@@ -33,8 +33,8 @@ pub use demo::{DemoRequest, DemoServer};
 pub use kernel::{KernelOptions, MOUNT_FLAGS, MountFlag, OWNED_BY_MOUNT};
 pub use recover::{RecoverAction, RecoverRequest};
 pub use settings::{
-    CacheSettings, ChecksumAlgorithm, ChecksumPolicy, CommitMode, ConflictPolicy, Freshness, FsSettings, MetadataMode,
-    SetattrPolicy, StageSettings, TransferSettings,
+    CacheSettings, ChecksumAlgorithm, ChecksumPolicy, CommitMode, ConflictPolicy, EncryptionPolicy, Freshness,
+    FsSettings, MetadataMode, SetattrPolicy, StageSettings, TransferSettings,
 };
 pub use source::Source;
 pub use status::{StatusRequest, SyncRequest};
@@ -88,6 +88,8 @@ pub struct StoreSettings {
     pub no_sign_request: bool,
     /// `requester_pays`
     pub requester_pays: bool,
+    /// `sse`, `sse_kms_key_id`, `sse_c_key_file`
+    pub encryption: EncryptionPolicy,
     /// `checksum`
     pub checksum: ChecksumPolicy,
 }

@@ -90,6 +90,22 @@ pub enum ChecksumPolicy {
     Off,
 }
 
+/// How all that the mount writes is to be encrypted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EncryptionPolicy {
+    /// As the bucket has it, and what is rewritten as it was.
+    Bucket,
+    /// By the store, with a key that the store or its KMS keeps.
+    Managed {
+        /// `sse`: `AES256`, `aws:kms` or `aws:kms:dsse`.
+        algorithm: &'static str,
+        /// `sse_kms_key_id`: ARN, id or alias of the KMS key; `None` is the account's own.
+        key: Option<String>,
+    },
+    /// `sse_c_key_file`, absolute: by the store, with the key in this file, which goes with each request.
+    CustomerKey(PathBuf),
+}
+
 /// What the filesystem needs to know beside the store.
 #[derive(Clone, Debug)]
 pub struct FsSettings {

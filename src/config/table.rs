@@ -165,6 +165,9 @@ pub const OPTIONS: &[OptionSpec] = &[
     row(Bucket, "no_sign_request", Kind::Flag, Is("false"), "Send requests unsigned: public buckets need no credentials"),
     row(Bucket, "requester_pays", Kind::Flag, Is("false"), "Agree to pay for requests to a requester-pays bucket"),
     row(Bucket, "storage_class", Kind::Text, Told("the bucket's"), "Storage class of new objects, such as STANDARD_IA"),
+    row(Bucket, "sse", Kind::Choice(&["bucket", "AES256", "aws:kms", "aws:kms:dsse"]), Is("bucket"), "Encryption of all that the mount writes (bucket: as the bucket has it)"),
+    row(Bucket, "sse_kms_key_id", Kind::Text, Told("the account's own"), "KMS key for it: its ARN, id or alias"),
+    row(Bucket, "sse_c_key_file", Kind::Path, Nothing, "Encrypt with the key in this file, and read what is encrypted with it"),
 
     row(Transfer, "part_size", Kind::Size { min: 5 * MIB, max: 5 * GIB }, Is("8MiB"), "Least size of an upload's part; grows with the file"),
     row(Transfer, "concurrency", Kind::Count { min: 1, max: 256 }, Is("8"), "Parts in flight per file"),

@@ -31,6 +31,8 @@ pub struct Stored {
     pub content_encoding: Option<String>,
     /// `STANDARD` when none was named.
     pub storage_class: String,
+    /// The encryption that was asked for, and the KMS key; `customer` and the MD5 of a key of the caller's own.
+    pub encryption: Option<(String, Option<String>)>,
     /// Without quotes.
     pub etag: String,
     /// The checksum it keeps: the name of the algorithm, and base64.
@@ -85,6 +87,7 @@ impl Bucket {
             content_type: object.headers.content_type.clone(),
             content_encoding: object.headers.content_encoding.clone(),
             storage_class: object.storage_class.clone(),
+            encryption: object.headers.encryption.told(),
             etag: object.etag.clone(),
             checksum: object.sum.as_ref().map(|sum| (sum.algorithm.name(), sum.text.clone())),
             parts: object.parts.clone(),
@@ -112,6 +115,11 @@ impl Bucket {
     /// Takes every PUT and Complete whatever its conditions, as some stores do.
     pub fn ignore_conditions(&self) {
         self.with(|bucket| bucket.ignores_conditions = true);
+    }
+
+    /// Encrypts nothing from now on, whatever is asked for, and says so; or does it again.
+    pub fn ignore_encryption(&self, ignored: bool) {
+        self.with(|bucket| bucket.ignores_encryption = ignored);
     }
 
     /// Moves an object to the storage class GLACIER, where it can't be read.

@@ -5,12 +5,13 @@
 
 use super::checksums::{Algorithm, ETags, Hasher, Kind, Stored as StoredSum, Sums};
 use super::conditions::{ReadConditions, WriteConditions};
+use super::encryption::{KeyHeaders, encryption_of, key_of, source_key_of, tell_encryption};
 use super::multipart::{check_number, told_sum};
 use super::objects::{class_of, publish};
 use super::operation::Operation;
 use super::service::Shared;
 use super::state::{Body, Headers, Object, Part, hex, now};
-use super::upload::{MAX_PUT, encryption_of, headers_of, tags_of};
+use super::upload::{MAX_PUT, headers_of, tags_of};
 use hyper::HeaderMap;
 use s3s::dto::*;
 use s3s::{S3Error, S3Result, s3_error};
@@ -29,10 +30,16 @@ fn source_of(source: &CopySource) -> S3Result<(&str, &str)> {
 }
 
 /// The source object, if the caller may read it and its conditions hold.
-fn read_source(shared: &Shared, source: &CopySource, conditions: &ReadConditions<'_>) -> S3Result<Arc<Object>> {
+fn read_source(
+    shared: &Shared,
+    source: &CopySource,
+    key_headers: KeyHeaders<'_>,
+    conditions: &ReadConditions<'_>,
+) -> S3Result<Arc<Object>> {
     let (bucket, key) = source_of(source)?;
     shared.check_access(Operation::GetObject, key)?;
     let object = shared.state.get(bucket, key)?;
+    object.headers.encryption.check_key(key_headers)?;
     conditions.check_source(&object)?;
     object.check_readable()?;
     Ok(object)
@@ -50,7 +57,7 @@ pub(super) async fn copy(
         if_modified_since: input.copy_source_if_modified_since.as_ref(),
         if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
     };
-    let source = read_source(shared, &input.copy_source, &conditions)?;
+    let source = read_source(shared, &input.copy_source, source_key_of!(input), &conditions)?;
     if source.body.len() > MAX_PUT {
         return Err(s3_error!(
             InvalidRequest,
@@ -69,16 +76,18 @@ pub(super) async fn copy(
     }
     let replaces_tags = input.tagging_directive.as_ref().is_some_and(|d| d.as_str() == TaggingDirective::REPLACE);
     let wanted = input.checksum_algorithm.as_ref().map(|name| Algorithm::parse(name.as_str())).transpose()?;
-    let (etag, sum) = sums_of_copy(&source, wanted, shared.etags).await?;
+    let mut headers = if replaces {
+        headers_of!(input)?
+    } else {
+        // A copy is encrypted as it says, or as the bucket's default.
+        Headers { encryption: encryption_of!(input), ..source.headers.clone() }
+    };
+    headers.encryption = shared.state.lock().bucket(&input.bucket)?.applied(headers.encryption);
+    let (etag, sum) = sums_of_copy(&source, wanted, headers.encryption.etags(shared.etags)).await?;
     let object = Object {
         body: source.body.clone(),
         etag,
-        headers: if replaces {
-            headers_of!(input)?
-        } else {
-            // A copy is encrypted as it says, or as the bucket's default.
-            Headers { encryption: encryption_of!(input), ..source.headers.clone() }
-        },
+        headers,
         storage_class: class_of(class),
         sum,
         tags: if replaces_tags { tags_of(input.tagging.as_deref()) } else { source.tags.clone() },
@@ -96,7 +105,9 @@ pub(super) async fn copy(
         e_tag: Some(object.etag()),
         last_modified: Some(object.modified.into()),
     };
-    Ok(CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() })
+    let mut output = CopyObjectOutput { copy_object_result: Some(result), ..CopyObjectOutput::default() };
+    tell_encryption!(output, &object.headers.encryption);
+    Ok(output)
 }
 
 /// ETag and checksum of the copy. A copy is one piece, so that what the source has from its parts is made anew.
@@ -109,7 +120,9 @@ async fn sums_of_copy(
         .sum
         .as_ref()
         .filter(|sum| sum.kind == Kind::FullObject && wanted.is_none_or(|algorithm| algorithm == sum.algorithm));
-    if let (Some(sum), true) = (kept, source.parts.is_empty()) {
+    // The bytes of an ETag that are none of the object's are others in each version.
+    let plain = source.headers.encryption.customer_md5.is_none() || etags == ETags::Md5;
+    if let (Some(sum), true) = (kept, source.parts.is_empty() && plain) {
         return Ok((source.etag.clone(), Some(sum.clone())));
     }
     let algorithm = wanted.or(source.sum.as_ref().map(|sum| sum.algorithm)).unwrap_or(Algorithm::Crc64Nvme);
@@ -135,7 +148,7 @@ pub(super) async fn copy_part(shared: &Shared, input: &UploadPartCopyInput) -> S
         if_modified_since: input.copy_source_if_modified_since.as_ref(),
         if_unmodified_since: input.copy_source_if_unmodified_since.as_ref(),
     };
-    let source = read_source(shared, &input.copy_source, &conditions)?;
+    let source = read_source(shared, &input.copy_source, source_key_of!(input), &conditions)?;
     let range = match input.copy_source_range.as_deref() {
         None => 0..source.body.len(),
         Some(_) if source.body.len() <= MIN_RANGED => {
@@ -147,15 +160,15 @@ pub(super) async fn copy_part(shared: &Shared, input: &UploadPartCopyInput) -> S
     if range.end - range.start > MAX_PUT {
         return Err(s3_error!(InvalidRequest, "The specified copy range is larger than the largest part."));
     }
-    let algorithm = shared
-        .state
-        .lock()
-        .bucket(&input.bucket)?
-        .upload(&input.key, &input.upload_id)?
-        .checksum
-        .map(|(algorithm, _)| algorithm);
+    let (encryption, checksum) = {
+        let mut buckets = shared.state.lock();
+        let upload = buckets.bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?;
+        (upload.headers.encryption.clone(), upload.checksum)
+    };
+    encryption.check_key(key_of!(input))?;
+    let algorithm = checksum.map(|(algorithm, _)| algorithm);
     let body = source.body.slice(range);
-    let (md5, sums) = hash(body.clone(), algorithm, shared.etags).await?;
+    let (md5, sums) = hash(body.clone(), algorithm, encryption.etags(shared.etags)).await?;
     let part = Part { body, md5, sums, told: algorithm, modified: now() };
     let sum = told_sum(&part).unwrap_or_default();
     let result = CopyPartResult {

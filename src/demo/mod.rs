@@ -12,6 +12,7 @@ mod checksums;
 mod conditions;
 mod copy;
 mod counters;
+mod encryption;
 mod faults;
 mod listing;
 mod multipart;

@@ -5,6 +5,7 @@
 
 use super::checksums::{self, Algorithm, Kind, Stored as StoredSum, encode};
 use super::conditions::WriteConditions;
+use super::encryption::{key_of, tell_encryption};
 use super::objects::class_of;
 use super::service::Shared;
 use super::state::{Body, Object, Part, Upload, hex, no_such_upload, now};
@@ -42,7 +43,7 @@ pub(super) fn create(shared: &Shared, mut input: CreateMultipartUploadInput) -> 
     if checksum.is_some_and(|(algorithm, kind)| !algorithm.allows(kind)) {
         return Err(s3_error!(InvalidRequest, "The checksum type can't be used with this checksum algorithm."));
     }
-    let upload = Upload {
+    let mut upload = Upload {
         key: input.key.clone(),
         headers: headers_of!(input)?,
         storage_class: class_of(input.storage_class.as_ref()),
@@ -52,17 +53,20 @@ pub(super) fn create(shared: &Shared, mut input: CreateMultipartUploadInput) -> 
         parts: Default::default(),
     };
     let mut buckets = shared.state.lock();
-    buckets.bucket(&input.bucket)?;
+    upload.headers.encryption = buckets.bucket(&input.bucket)?.applied(upload.headers.encryption);
+    let encryption = upload.headers.encryption.clone();
     let id = buckets.upload_id();
     buckets.bucket(&input.bucket)?.uploads.insert(id.clone(), upload);
-    Ok(CreateMultipartUploadOutput {
+    let mut output = CreateMultipartUploadOutput {
         bucket: Some(input.bucket),
         key: Some(input.key),
         upload_id: Some(id),
         checksum_algorithm: checksum.map(|(algorithm, _)| ChecksumAlgorithm::from_static(algorithm.name())),
         checksum_type: checksum.map(|(_, kind)| kind.dto()),
         ..CreateMultipartUploadOutput::default()
-    })
+    };
+    tell_encryption!(output, &encryption);
+    Ok(output)
 }
 
 /// The sum of a part that its uploader was told, as reply fields.
@@ -78,9 +82,15 @@ pub(super) async fn upload_part(
     trailers: Option<&TrailingHeaders>,
 ) -> S3Result<UploadPartOutput> {
     let number = check_number(input.part_number)?;
-    let named = shared.state.lock().bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?.checksum;
-    let named = named.map(|(algorithm, _)| algorithm);
-    let received = receive(input.body.take(), headers, trailers, named, shared.etags).await?;
+    let (encryption, checksum) = {
+        let mut buckets = shared.state.lock();
+        let upload = buckets.bucket(&input.bucket)?.upload(&input.key, &input.upload_id)?;
+        (upload.headers.encryption.clone(), upload.checksum)
+    };
+    encryption.check_key(key_of!(input))?;
+    let named = checksum.map(|(algorithm, _)| algorithm);
+    let etags = encryption.etags(shared.etags);
+    let received = receive(input.body.take(), headers, trailers, named, etags).await?;
     if named.is_some() && received.algorithm != named {
         let name = |algorithm: Option<Algorithm>| algorithm.map_or("null", Algorithm::name);
         return Err(s3_error!(
@@ -224,6 +234,8 @@ fn completed(input: &CompleteMultipartUploadInput, object: &Object) -> CompleteM
         checksum_sha1: sum.checksum_sha1,
         checksum_sha256: sum.checksum_sha256,
         checksum_type: sum.checksum_type,
+        server_side_encryption: object.headers.encryption.algorithm.clone(),
+        ssekms_key_id: object.headers.encryption.key.clone(),
         ..CompleteMultipartUploadOutput::default()
     }
 }

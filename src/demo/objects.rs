@@ -5,6 +5,7 @@
 
 use super::checksums::{Algorithm, Stored as StoredSum};
 use super::conditions::{ReadConditions, WriteConditions, check_delete};
+use super::encryption::{key_of, tell_encryption};
 use super::operation::Operation;
 use super::service::{Shared, access_denied};
 use super::state::{Body, Object, STANDARD, hex};
@@ -41,6 +42,8 @@ macro_rules! describe {
             server_side_encryption: headers.encryption.algorithm,
             ssekms_key_id: headers.encryption.key,
             bucket_key_enabled: headers.encryption.bucket_key,
+            sse_customer_algorithm: headers.encryption.customer_md5.as_ref().map(|_| "AES256".to_owned()),
+            sse_customer_key_md5: headers.encryption.customer_md5,
             parts_count: view.parts_count,
             restore: object.restored.then(|| RESTORED.to_owned()),
             storage_class: (object.storage_class != STANDARD).then(|| StorageClass::from(object.storage_class.clone())),
@@ -150,6 +153,7 @@ fn reply<T>(output: T, view: &View) -> S3Response<T> {
 /// The bytes of an object; `wrong` answers another range.
 pub(super) fn get(shared: &Shared, input: &GetObjectInput, wrong: bool) -> S3Result<S3Response<GetObjectOutput>> {
     let object = shared.state.get(&input.bucket, &input.key)?;
+    object.headers.encryption.check_key(key_of!(input))?;
     let conditions = ReadConditions {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
@@ -175,6 +179,7 @@ fn stream(body: &Body) -> StreamingBlob {
 
 pub(super) fn head(shared: &Shared, input: &HeadObjectInput) -> S3Result<S3Response<HeadObjectOutput>> {
     let object = shared.state.get(&input.bucket, &input.key)?;
+    object.headers.encryption.check_key(key_of!(input))?;
     let conditions = ReadConditions {
         if_match: input.if_match.as_ref(),
         if_none_match: input.if_none_match.as_ref(),
@@ -199,9 +204,10 @@ pub(super) async fn put(
     trailers: Option<&TrailingHeaders>,
 ) -> S3Result<PutObjectOutput> {
     let conditions = WriteConditions::new(input.if_match.take(), input.if_none_match.take())?;
-    let stored = headers_of!(input)?;
-    shared.state.lock().bucket(&input.bucket)?;
-    let received = receive(input.body.take(), headers, trailers, None, shared.etags).await?;
+    let mut stored = headers_of!(input)?;
+    stored.encryption = shared.state.lock().bucket(&input.bucket)?.applied(stored.encryption);
+    let etags = stored.encryption.etags(shared.etags);
+    let received = receive(input.body.take(), headers, trailers, None, etags).await?;
     let algorithm = received.algorithm.unwrap_or(Algorithm::Crc64Nvme);
     let sum = received.sums.get(&algorithm).map(|sum| StoredSum::full(algorithm, sum));
     let object = Object {
@@ -214,6 +220,7 @@ pub(super) async fn put(
         ..Object::default()
     };
     let mut output = PutObjectOutput { e_tag: Some(object.etag()), ..PutObjectOutput::default() };
+    tell_encryption!(output, &object.headers.encryption);
     if let Some(sum) = object.sum.as_ref().map(StoredSum::dto) {
         output.checksum_crc32 = sum.checksum_crc32;
         output.checksum_crc32c = sum.checksum_crc32c;

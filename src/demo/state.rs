@@ -82,6 +82,8 @@ pub(super) struct Encryption {
     pub(super) algorithm: Option<s3s::dto::ServerSideEncryption>,
     pub(super) key: Option<String>,
     pub(super) bucket_key: Option<bool>,
+    /// MD5, in base64, of the key that is the caller's own: without it nothing is told of the object.
+    pub(super) customer_md5: Option<String>,
 }
 
 /// An object as it was published.
@@ -180,12 +182,19 @@ pub(super) struct BucketState {
     pub(super) completed: HashMap<String, (String, Arc<Object>)>,
     /// Conditions on what a write replaces are read and not looked at.
     pub(super) ignores_conditions: bool,
+    /// What encryption is asked for is read and not looked at.
+    pub(super) ignores_encryption: bool,
 }
 
 impl BucketState {
     /// What stands at a key that a write is to replace, if the write's conditions hold for it.
     pub(super) fn judge(&self, conditions: &WriteConditions, key: &str) -> S3Result {
         if self.ignores_conditions { Ok(()) } else { conditions.check(self.objects.get(key).map(Arc::as_ref)) }
+    }
+
+    /// The encryption that a write gets which asks for this one.
+    pub(super) fn applied(&self, asked: Encryption) -> Encryption {
+        if self.ignores_encryption { Encryption::default() } else { asked }
     }
 
     pub(super) fn object(&self, key: &str) -> S3Result<Arc<Object>> {

@@ -147,18 +147,6 @@ pub(super) fn tags_of(header: Option<&str>) -> Vec<(String, String)> {
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, ""))).map(|(k, v)| (decode(k), decode(v))).collect()
 }
 
-/// Reads the encryption out of an input, whatever operation it belongs to.
-macro_rules! encryption_of {
-    ($input:expr) => {
-        $crate::demo::state::Encryption {
-            algorithm: $input.server_side_encryption.take(),
-            key: $input.ssekms_key_id.take(),
-            bucket_key: $input.bucket_key_enabled.take(),
-        }
-    };
-}
-pub(super) use encryption_of;
-
 /// Reads the stored headers out of an input, whatever operation it belongs to.
 macro_rules! headers_of {
     ($input:expr) => {
@@ -170,7 +158,7 @@ macro_rules! headers_of {
             content_type: $input.content_type.take(),
             expires: $input.expires.take(),
             metadata: $input.metadata.take().unwrap_or_default(),
-            encryption: $crate::demo::upload::encryption_of!($input),
+            encryption: $crate::demo::encryption::encryption_of!($input),
         }
         .check()
     };

@@ -269,10 +269,12 @@ impl Filesystem {
             Ok(pin) => Ok(Some(pin)),
             Err(Error::NotFound | Error::Stale) => Ok(None),
             // HEAD of what is encrypted with a customer's key is 400.
-            Err(Error::AccessDenied(_) | Error::Server { status: 400, .. }) => match &listed.version {
-                Some(version) => self.take_in_file(dir, name, (version.clone(), None), began).map(Some),
-                None => self.take_in_dir(dir, name, None, began).map(Some),
-            },
+            Err(Error::AccessDenied(_) | Error::CustomerKey(_) | Error::Server { status: 400, .. }) => {
+                match &listed.version {
+                    Some(version) => self.take_in_file(dir, name, (version.clone(), None), began).map(Some),
+                    None => self.take_in_dir(dir, name, None, began).map(Some),
+                }
+            }
             Err(error) => Err(error),
         }
     }

@@ -14,6 +14,41 @@ pub struct Encryption {
     pub bucket_key: bool,
 }
 
+impl std::fmt::Display for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.algorithm)?;
+        self.key.iter().try_for_each(|key| write!(f, " with the key {key}"))
+    }
+}
+
+/// The encryption that is asked for all that is written (`sse`, `sse_kms_key_id`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Requested {
+    /// `AES256`, `aws:kms`, `aws:kms:dsse`
+    pub algorithm: String,
+    /// ARN, id or alias of the KMS key; `None` is the account's own.
+    pub key: Option<String>,
+}
+
+impl Requested {
+    /// Whether what a store tells of an object is this. It tells the ARN of a key, whatever that was named by: an alias can't be
+    /// compared.
+    pub fn is_met_by(&self, told: &Encryption) -> bool {
+        let key = self.key.as_deref().filter(|key| !key.contains("alias/"));
+        told.algorithm == self.algorithm
+            && key.is_none_or(|key| {
+                told.key.as_deref().is_some_and(|told| told == key || told.rsplit('/').next() == Some(key))
+            })
+    }
+}
+
+impl std::fmt::Display for Requested {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.algorithm)?;
+        self.key.iter().try_for_each(|key| write!(f, " with the key {key}"))
+    }
+}
+
 /// The tags of an object, which are not told with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tags {
@@ -43,5 +78,35 @@ impl Tags {
             Tags::Known(tags) => tags,
             Tags::None | Tags::Some => &[],
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_the_same_by_its_arn_and_by_its_id() {
+        let arn = "arn:aws:kms:eu-west-3:1:key/abc";
+        let told = |algorithm: &str, key: Option<&str>| Encryption {
+            algorithm: algorithm.into(),
+            key: key.map(str::to_owned),
+            bucket_key: false,
+        };
+        for (asked, met) in [
+            (None, true),
+            (Some(arn), true),
+            (Some("abc"), true),
+            (Some("alias/any"), true),
+            (Some("arn:aws:kms:eu-west-3:1:alias/any"), true),
+            (Some("bc"), false),
+            (Some("arn:aws:kms:eu-west-3:2:key/abc"), false),
+        ] {
+            let asked = Requested { algorithm: "aws:kms".into(), key: asked.map(str::to_owned) };
+            assert_eq!(asked.is_met_by(&told("aws:kms", Some(arn))), met, "{asked}");
+            assert!(!asked.is_met_by(&told("AES256", Some(arn))) && !asked.is_met_by(&told("aws:kms:dsse", Some(arn))));
+        }
+        let asked = Requested { algorithm: "aws:kms".into(), key: Some(arn.into()) };
+        assert!(!asked.is_met_by(&told("aws:kms", None)));
     }
 }

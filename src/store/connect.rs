@@ -3,6 +3,7 @@
 //! Owns: the credentials chain, the endpoint, the addressing style, the region of the bucket, timeouts and
 //! retries. Whether the bucket may be used is not asked here: see [`S3Store::check`].
 
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -27,9 +28,9 @@ use aws_types::service_config::ServiceConfigKey;
 
 use super::region::{HOME_REGION, RegionSource, find_region, region_in_name};
 use super::renew::Renewing;
-use super::s3::Attempts;
-use super::signing::BodySigning;
-use super::{S3Store, trust};
+use super::s3::{Attempts, Sealing};
+use super::signing::{BodySigning, is_protected};
+use super::{CustomerKey, Requested, S3Store, trust};
 use crate::config::ChecksumAlgorithm;
 use crate::error::{Error, Result};
 
@@ -102,6 +103,10 @@ pub struct StoreOptions {
     pub no_sign_request: bool,
     /// The requester pays (`x-amz-request-payer`).
     pub requester_pays: bool,
+    /// The encryption that is asked for all that is written; `None` is the bucket's.
+    pub encryption: Option<Requested>,
+    /// File with the key that the store encrypts with (SSE-C); with it no `encryption` is asked for.
+    pub customer_key_file: Option<PathBuf>,
     /// Which checksums go with requests. `None`: [`Checksums::Whole`] on AWS, [`Checksums::Bodies`] elsewhere,
     /// [`Checksums::Off`] with `AWS_REQUEST_CHECKSUM_CALCULATION=when_required`.
     pub checksums: Option<Checksums>,
@@ -126,6 +131,8 @@ impl Default for StoreOptions {
             payload_signing: None,
             no_sign_request: false,
             requester_pays: false,
+            encryption: None,
+            customer_key_file: None,
             checksums: None,
             max_requests: 64,
             attempt_timeout: Duration::from_secs(20),
@@ -138,9 +145,11 @@ impl Default for StoreOptions {
 ///
 /// # Errors
 /// `NoSuchBucket` and transport errors from the request that asks AWS for the bucket's region; it is sent
-/// when the region is neither given nor part of the bucket's name. `Tls` for a bad `AWS_CA_BUNDLE`.
+/// when the region is neither given nor part of the bucket's name. `Tls` for a bad `AWS_CA_BUNDLE`. `CustomerKey` for a key file
+/// that can't be used, and for an endpoint to which its key would go in the open.
 pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
     let trust = trust::of_environment()?;
+    let customer_key = options.customer_key_file.as_deref().map(CustomerKey::read).transpose()?;
     let sdk = load(options, trust.clone()).await;
     let mut builder = Builder::from(&sdk).retry_partition(retry_partition());
     if sdk.credentials_provider().is_some() && options.keys.is_none() {
@@ -155,6 +164,7 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
     }
     let endpoint = custom_endpoint(&sdk);
     let custom = endpoint.is_some();
+    refuse_open_way(customer_key.as_ref(), endpoint.as_deref())?;
     let path_style = options.path_style.unwrap_or(custom && !options.bucket.starts_with("arn:"));
     let checksums = options.checksums.unwrap_or(match sdk.request_checksum_calculation() {
         Some(RequestChecksumCalculation::WhenRequired) => Checksums::Off,
@@ -191,9 +201,20 @@ pub async fn connect(options: &StoreOptions) -> Result<S3Store> {
         body_signing: BodySigning::of(options.payload_signing, endpoint.as_deref()),
         refuses_sums: AtomicBool::new(false),
         told_of_copies: AtomicBool::new(false),
+        sealing: Sealing::new(options.encryption.clone(), customer_key),
         attempts,
         attempt_timeout: options.attempt_timeout,
     })
+}
+
+/// A customer's key goes with each request: S3 refuses it over http, and others would let it be read on the way.
+fn refuse_open_way(key: Option<&CustomerKey>, endpoint: Option<&str>) -> Result<()> {
+    match endpoint.filter(|endpoint| key.is_some() && !is_protected(endpoint)) {
+        Some(endpoint) => Err(Error::CustomerKey(format!(
+            "the key of sse_c_key_file goes with each request, so that {endpoint} must begin with https://"
+        ))),
+        None => Ok(()),
+    }
 }
 
 pub(super) async fn load(options: &StoreOptions, trust: Option<TlsContext>) -> SdkConfig {
@@ -368,6 +389,20 @@ mod tests {
         let request = request.join().unwrap();
         assert!(request.contains("x-amz-request-payer: requester"), "{request}");
         assert!(request.contains("authorization: aws4-hmac-sha256"), "{request}");
+    }
+
+    #[tokio::test]
+    async fn a_key_of_ones_own_goes_no_open_way() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("key");
+        std::fs::write(&file, [7; 32]).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        for (endpoint, open) in [("http://h:9", true), ("https://h:9", false), ("http://127.0.0.1:9", false)] {
+            let at = at(endpoint.to_owned());
+            let refused = connect(&StoreOptions { customer_key_file: Some(file.clone()), ..at.clone() }).await.err();
+            assert_eq!(refused.is_some_and(|error| error.to_string().contains("must begin with https://")), open);
+            assert!(connect(&at).await.is_ok(), "{endpoint}");
+        }
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ mod connect;
 mod counted;
 mod create;
 mod credentials;
+mod customer_key;
 mod errors;
 mod faulty;
 mod limited;
@@ -34,12 +35,13 @@ use futures_util::Stream;
 use crate::error::Result;
 use crate::types::{ByteRange, ETag, Expect, ObjectKey, PartNumber, UploadId, Version};
 
-pub use attributes::{Encryption, Tags};
+pub use attributes::{Encryption, Requested, Tags};
 pub use base64::{from_base64, to_base64};
 pub use connect::{AccessKeys, Checksums, StoreOptions, connect};
 pub use counted::{Count, Counted, Counts};
 pub use create::{Made, create_bucket};
 pub use credentials::{FoundCredentials, find_credentials};
+pub use customer_key::CustomerKey;
 pub use faulty::{Fault, FaultKind, Faulty};
 pub use limited::Limited;
 pub use operation::Operation;
@@ -84,6 +86,8 @@ pub struct ObjectInfo {
     pub crc64nvme: Option<u64>,
     /// `x-amz-version-id`: its name among the versions of the key, where the bucket keeps versions.
     pub version_id: Option<String>,
+    /// It is not encrypted as all that is written here is to be.
+    pub otherwise_encrypted: bool,
 }
 
 /// One object in a listing. Listings never carry user metadata.

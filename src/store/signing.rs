@@ -39,7 +39,7 @@ impl BodySigning {
 }
 
 /// Nobody on the way can put other bytes in: https, or a way that never leaves this machine.
-fn is_protected(endpoint: &str) -> bool {
+pub(super) fn is_protected(endpoint: &str) -> bool {
     let Some((scheme, rest)) = endpoint.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {

@@ -235,7 +235,11 @@ impl Upload {
                 return Ok(None);
             }
         }
-        Ok(Some(info.version))
+        match info.otherwise_encrypted {
+            // It was refused when it was written, and is not taken for a success now.
+            true => Err(Error::Encryption("what was written before is in the bucket, encrypted otherwise".to_owned())),
+            false => Ok(Some(info.version)),
+        }
     }
 
     /// Whether an object of the same size can be this upload's, as far as all but its bytes tell. Replacing one version

@@ -17,6 +17,7 @@ mod crash_loads;
 mod crash_rename;
 mod disk_cache;
 mod economy;
+mod encryption;
 mod faults;
 mod links;
 mod metadata;

@@ -3,6 +3,8 @@
 //! Owns which of several values of an option holds, what an option that is not given falls back to, and which options contradict
 //! each other. What a single value may be is told by the table.
 
+mod encryption;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::Duration;
@@ -286,6 +288,7 @@ impl Given {
             payload_signing: or_auto(self.choice("payload_signing")),
             no_sign_request: self.flag("no_sign_request"),
             requester_pays: self.flag("requester_pays"),
+            encryption: self.encryption()?,
             checksum: match self.choice("checksum") {
                 "crc64nvme" => ChecksumPolicy::Named(ChecksumAlgorithm::Crc64Nvme),
                 "crc32c" => ChecksumPolicy::Named(ChecksumAlgorithm::Crc32c),

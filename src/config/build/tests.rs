@@ -1,6 +1,7 @@
 //! What options become, alone and together.
 
 use super::*;
+use crate::config::EncryptionPolicy;
 
 fn config(list: &str) -> Result<Config, UsageError> {
     let mut given = Given::new(false, None);
@@ -74,6 +75,26 @@ fn checksums_have_their_words() {
     }
     let sentence = "option checksum is one of auto, crc64nvme, crc32c, sha256, off, not 'md5'";
     assert_eq!(refused("checksum=md5"), sentence);
+}
+
+#[test]
+fn encryptions_have_their_words() {
+    let managed = |algorithm, key: Option<&str>| EncryptionPolicy::Managed { algorithm, key: key.map(str::to_owned) };
+    for (list, policy) in [
+        ("ro", EncryptionPolicy::Bucket),
+        ("sse=bucket", EncryptionPolicy::Bucket),
+        ("sse=aes256", managed("AES256", None)),
+        ("sse=aws:kms", managed("aws:kms", None)),
+        ("sse=aws:kms:dsse,sse_kms_key_id=alias/k", managed("aws:kms:dsse", Some("alias/k"))),
+        ("sse_c_key_file=/k", EncryptionPolicy::CustomerKey("/k".into())),
+    ] {
+        assert_eq!(good(list).store.encryption, policy, "{list}");
+    }
+    assert!(refused("sse=rot13").contains("aws:kms"));
+    for list in ["sse_kms_key_id=k", "sse=AES256,sse_kms_key_id=k"] {
+        assert!(refused(list).contains("sse_kms_key_id needs sse=aws:kms"), "{list}");
+    }
+    assert!(refused("sse_c_key_file=/k,sse=AES256").contains("contradicts sse"));
 }
 
 #[test]

@@ -73,7 +73,7 @@ impl Filesystem {
         match guess.answered().await {
             Some(Ok(brought)) => {
                 let (version, attributes) = (brought.version.clone(), brought.attributes.as_ref().clone());
-                Ok(ObjectInfo { version, attributes, crc64nvme: None, version_id: None })
+                Ok(ObjectInfo { version, attributes, crc64nvme: None, version_id: None, otherwise_encrypted: false })
             }
             Some(Err(Error::NotFound)) => Err(Error::NotFound),
             _ => {

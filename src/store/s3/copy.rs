@@ -2,6 +2,7 @@
 
 use aws_sdk_s3::types::MetadataDirective;
 
+use super::encryption::{told_of, with_key, with_source_key};
 use super::write::{metadata, storage_class};
 use super::{S3Store, conditions, encoding, seconds, written};
 use crate::error::{Error, Result};
@@ -39,8 +40,10 @@ impl S3Store {
             .set_content_disposition(attributes.content_disposition)
             .set_content_encoding(attributes.content_encoding)
             .set_content_language(attributes.content_language);
+        let call = with_source_key!(with_key!(call, self), self);
         let answer = call.customize().config_override(self.working()).send().await;
-        let answer = answer.map_err(|error| errors::read("CopyObject", error))?;
+        let answer = answer.map_err(|error| self.of_reading(errors::read("CopyObject", error)))?;
+        self.check_encryption("CopyObject", &told_of!(answer))?;
         let copied = answer.copy_object_result();
         let version = written("CopyObject", copied.and_then(|copied| copied.e_tag()), 0)?;
         match copied.and_then(|copied| copied.last_modified()) {

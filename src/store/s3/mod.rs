@@ -10,6 +10,7 @@ mod checksum;
 mod copy;
 mod delete;
 mod encoding;
+mod encryption;
 mod list;
 mod multipart;
 mod probe;
@@ -28,6 +29,7 @@ use aws_sdk_s3::primitives::DateTime;
 use aws_sdk_s3::types::RequestPayer;
 
 pub(super) use attempts::Attempts;
+pub(super) use encryption::Sealing;
 
 use super::connect::ask_first;
 use super::region::RegionSource;
@@ -64,6 +66,7 @@ pub struct S3Store {
     /// It was said that this store copies no parts into uploads with a named checksum: once is enough.
     pub(super) body_signing: BodySigning,
     pub(super) told_of_copies: AtomicBool,
+    pub(super) sealing: Sealing,
     pub(super) attempts: Attempts,
     pub(super) attempt_timeout: Duration,
 }

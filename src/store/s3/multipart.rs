@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use aws_sdk_s3::types::{ChecksumType, CompletedMultipartUpload, CompletedPart, Part};
 
 use super::checksum::{self, Sum, compare, told_sum, with_sum};
+use super::encryption::{told_of, with_key, with_source_key};
 use super::write::{metadata, storage_class, told, unmet, untagged, warn_untagged};
 use super::{S3Store, body, conditions, encoding, written};
 use crate::config::ChecksumAlgorithm;
@@ -76,10 +77,18 @@ impl S3Store {
             .set_tagging(encoding::tagging(attributes.tags.known()))
             .set_checksum_algorithm(algorithm)
             .set_checksum_type(kind);
+        let request = with_key!(request, self);
         let answer = request.send().await.map_err(|error| errors::read("CreateMultipartUpload", error))?;
         let id = answer.upload_id().filter(|id| !id.is_empty());
         let id = id.ok_or_else(|| Error::Corrupt("CreateMultipartUpload was answered without an id".into()))?;
-        Ok(UploadId::new(id))
+        let id = UploadId::new(id);
+        if let Err(error) = self.check_encryption("CreateMultipartUpload", &told_of!(answer)) {
+            if let Err(left) = self.abort_multipart(key, &id).await {
+                tracing::warn!(%key, %left, "an upload that would be encrypted otherwise could not be aborted");
+            }
+            return Err(error);
+        }
+        Ok(id)
     }
 
     pub(super) async fn send_part(
@@ -101,7 +110,7 @@ impl S3Store {
             .set_request_payer(self.payer())
             .content_length(body.len)
             .body(body.stream);
-        let request = with_sum!(request, body.checksum.as_ref());
+        let request = with_key!(with_sum!(request, body.checksum.as_ref()), self);
         let request = request.customize().config_override(self.sending(size));
         let request = match self.body_signing.leaves_out(body.checksum.is_some()) {
             true => request.disable_payload_signing(),
@@ -141,6 +150,7 @@ impl S3Store {
             .copy_source(encoding::copy_source(&self.bucket, source.as_str()))
             .copy_source_if_match(source_etag.quoted())
             .set_copy_source_range(range.map(|range| range.header()));
+        let request = with_source_key!(with_key!(request, self), self);
         let answer = request.customize().config_override(self.working()).send().await;
         let answer = match answer.map_err(|error| errors::read("UploadPartCopy", error)) {
             Err(error @ Error::Server { status: 400, .. }) if self.is_named() => return Err(self.no_copies(&error)),
@@ -184,6 +194,7 @@ impl S3Store {
             .set_request_payer(self.payer())
             .set_part_number_marker(after.map(|part| part.get().to_string()))
             .set_max_parts((most > 0).then_some(i32::from(most)));
+        let request = with_key!(request, self);
         let answer = request.send().await.map_err(|error| errors::read("ListParts", error))?;
         let parts = answer.parts().iter().map(|part| self.listed(part)).collect::<Result<Vec<_>>>()?;
         if let Some(after) = after
@@ -235,9 +246,10 @@ impl S3Store {
             .set_checksum_type(full_object.map(|_| ChecksumType::FullObject))
             .set_if_match(if_match)
             .set_if_none_match(if_none_match);
-        let request = with_sum!(request, full_object);
+        let request = with_key!(with_sum!(request, full_object), self);
         let answer = request.customize().config_override(self.working()).send().await;
         let answer = answer.map_err(|error| unmet(errors::read("CompleteMultipartUpload", error), expect))?;
+        self.check_completed(answer.server_side_encryption(), answer.ssekms_key_id())?;
         compare("CompleteMultipartUpload", whole.as_ref(), told_sum!(answer, algorithm).as_ref())?;
         written("CompleteMultipartUpload", answer.e_tag(), size)
     }

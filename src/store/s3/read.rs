@@ -7,6 +7,7 @@ use aws_sdk_s3::types::{ChecksumMode, ChecksumType};
 use bytes::Bytes;
 use futures_util::stream;
 
+use super::encryption::with_key;
 use super::{S3Store, checksum, encoding, seconds};
 use crate::error::{Error, Result};
 use crate::store::{Attributes, BodyStream, Encryption, GetReply, ObjectInfo, Tags, errors};
@@ -21,8 +22,10 @@ impl S3Store {
             .key(key.as_str())
             .set_request_payer(self.payer())
             .set_checksum_mode(self.algorithm().is_some().then_some(ChecksumMode::Enabled));
-        let answer = request.send().await.map_err(|error| errors::read("HeadObject", error))?;
-        head_info(&answer)
+        let answer = with_key!(request, self).send().await;
+        let answer = answer.map_err(|error| self.of_reading(errors::read("HeadObject", error)))?;
+        let info = head_info(&answer)?;
+        Ok(ObjectInfo { otherwise_encrypted: !self.sealing.holds(info.attributes.encryption.as_ref()), ..info })
     }
 
     pub(super) async fn get_tags(&self, key: &ObjectKey) -> Result<Vec<(String, String)>> {
@@ -52,7 +55,8 @@ impl S3Store {
             .set_range(range.map(|range| range.header()))
             .set_if_match(if_match.map(ETag::quoted))
             .set_checksum_mode(checksum);
-        let answer = request.send().await.map_err(|error| errors::read("GetObject", error))?;
+        let answer = with_key!(request, self).send().await;
+        let answer = answer.map_err(|error| self.of_reading(errors::read("GetObject", error)))?;
         let (sent, size) = extent(&answer)?;
         let asked = range.unwrap_or(ByteRange::new(0, size)).intersect(ByteRange::new(0, size));
         if sent != asked {
@@ -129,7 +133,13 @@ macro_rules! info {
         // One of the parts' sums says nothing of the bytes.
         let whole = answer.checksum_type() != Some(&ChecksumType::Composite);
         let crc64nvme = answer.checksum_crc64_nvme().filter(|_| whole).and_then(checksum::decode_crc64nvme);
-        ObjectInfo { version, attributes, crc64nvme, version_id: answer.version_id().map(str::to_owned) }
+        ObjectInfo {
+            version,
+            attributes,
+            crc64nvme,
+            version_id: answer.version_id().map(str::to_owned),
+            otherwise_encrypted: false,
+        }
     }};
 }
 

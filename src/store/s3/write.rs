@@ -2,12 +2,13 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_s3::types::{ServerSideEncryption, StorageClass};
+use aws_sdk_s3::types::StorageClass;
 
 use super::checksum::{compare, told_sum, with_sum};
+use super::encryption::{told_of, with_key};
 use super::{S3Store, body, conditions, encoding, written};
 use crate::error::{Error, Result};
-use crate::store::{Attributes, Encryption, Tags, UploadBody, UserMetadata, errors};
+use crate::store::{Attributes, Tags, UploadBody, UserMetadata, errors};
 use crate::types::{Expect, ObjectKey, Version};
 
 impl S3Store {
@@ -59,7 +60,7 @@ impl S3Store {
             .set_if_none_match(if_none_match)
             .content_length(body.len)
             .body(body.stream);
-        let request = with_sum!(request, body.checksum.as_ref());
+        let request = with_key!(with_sum!(request, body.checksum.as_ref()), self);
         let request = request.customize().config_override(self.sending(size));
         let request = match self.body_signing.leaves_out(body.checksum.is_some()) {
             true => request.disable_payload_signing(),
@@ -67,29 +68,9 @@ impl S3Store {
         };
         let answer = request.send().await;
         let answer = answer.map_err(|error| unmet(errors::read("PutObject", error), expect))?;
+        self.check_encryption("PutObject", &told_of!(answer))?;
         compare("PutObject", body.checksum.as_ref(), told_sum!(answer, self.algorithm()).as_ref())?;
         written("PutObject", answer.e_tag(), size)
-    }
-}
-
-/// The headers that name an encryption.
-#[derive(Default)]
-pub(super) struct EncryptionHeaders {
-    pub(super) algorithm: Option<ServerSideEncryption>,
-    pub(super) key: Option<String>,
-    pub(super) bucket_key: Option<bool>,
-}
-
-impl S3Store {
-    /// A directory bucket has one encryption, which its session names: a request must not.
-    pub(super) fn encryption(&self, encryption: Option<&Encryption>) -> EncryptionHeaders {
-        let Some(encryption) = encryption.filter(|_| !self.is_directory_bucket()) else {
-            return EncryptionHeaders::default();
-        };
-        let algorithm = ServerSideEncryption::from(encryption.algorithm.as_str());
-        // The other kinds know no bucket keys, and S3 refuses the word.
-        let bucket_key = (algorithm == ServerSideEncryption::AwsKms).then_some(encryption.bucket_key);
-        EncryptionHeaders { algorithm: Some(algorithm), key: encryption.key.clone(), bucket_key }
     }
 }
 

@@ -134,9 +134,9 @@ impl Fake {
         state.versions += 1;
         let etag = ETag::parse(&format!("v{}", state.versions));
         let version = Version { etag, size: bytes.len() as u64, modified };
-        let crc = (!self.without_checksums).then(|| crc_fast::crc64_nvme(&bytes));
+        let (crc64nvme, otherwise_encrypted) = ((!self.without_checksums).then(|| crc_fast::crc64_nvme(&bytes)), false);
         let (attributes, version_id) = (attributes.clone(), Some(format!("id-{}", state.versions)));
-        let info = ObjectInfo { version: version.clone(), attributes, crc64nvme: crc, version_id };
+        let info = ObjectInfo { version: version.clone(), attributes, crc64nvme, version_id, otherwise_encrypted };
         state.objects.insert(key.clone(), Object { bytes, info });
         version
     }
