@@ -73,6 +73,28 @@ fn large((program, server, table): Where<'_>, (what, size): (&str, u64), shape: 
     let write = |root: &Path| write_large(&root.join("written"), size);
     step((program, server, table), (what, size), write, |outcome| figure(outcome.time))?;
     server.bucket("bench").delete("written");
+    if program == Program::Pailfs && shape.per_connection.is_none() {
+        stays_here((program, server, table), size, bare)?;
+    }
+    Ok(())
+}
+
+/// The same write of a file that goes nowhere, since its first part never gets full and it is cut before it is stored: what the
+/// kernel's FUSE and the staging leave. Server, writer and mount share the processors here, and the SDK keeps all of them busy.
+fn stays_here((program, server, table): Where<'_>, size: u64, bare: Duration) -> Result<(), Failure> {
+    let write = |root: &Path| {
+        let (mut file, piece) = (File::create(root.join("stays"))?, content(MIB));
+        for _ in 0..size / MIB {
+            file.write_all(&piece)?;
+        }
+        Ok(file.set_len(0)?)
+    };
+    let place = (program, server, &mut *table);
+    step_with(place, ("as above, but sent nowhere", size), ",part_size=5GiB", write, |outcome| {
+        let both = bare + outcome.time;
+        format!("then sent by the SDK it would be {:.2} of its rate", bare.as_secs_f64() / both.as_secs_f64())
+    })?;
+    server.bucket("bench").delete("stays");
     Ok(())
 }
 
