@@ -321,7 +321,7 @@ fn a_wrong_call_has_an_exit_code_of_its_own() {
     for (arguments, part) in [
         (&[][..], "missing <SOURCE>"),
         (&["s3://Bucket"], "lower-case"),
-        (&["s3://bucket", "--policy", "all"], "invalid value"),
+        (&["s3://bucket", "--policy", "all"], "no value of --policy"),
         (&["s3://bucket", "--policy", "ro", "--write"], "cannot be used with"),
         (&["s3://bucket", "--write", "-o", "ro"], "never writes"),
         (&["s3://fast--euc1-az1--x-s3", "--create"], "general purpose buckets"),
