@@ -30,6 +30,10 @@ const PAGE_AT_ONCE: u64 = 128;
 /// HEADs under way for the attributes of one answer. A mount sends as many requests at once as this.
 pub(super) const HEADS_AT_ONCE: usize = 64;
 
+/// Entries of a first answer whose attributes take a HEAD each: no more than go in one round trip, so that the first names show,
+/// and nobody who only wants names pays for more.
+const FIRST_AT_ONCE: u64 = DOTS + HEADS_AT_ONCE as u64;
+
 impl Filesystem {
     /// Entries from `offset` on; with `plus` each has its attributes. An empty answer is the end.
     ///
@@ -56,6 +60,7 @@ impl Filesystem {
         plus: bool,
     ) -> Result<(Vec<DirEntry>, Option<u64>)> {
         let at_once = match plus {
+            true if offset == 0 && self.keeps_metadata() => FIRST_AT_ONCE,
             true => PLUS_AT_ONCE,
             false if self.keeps_metadata() => PAGE_AT_ONCE,
             false => PLAIN_AT_ONCE,
