@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::runtime::{Builder, Runtime};
 
@@ -326,7 +327,13 @@ async fn store_one(
     let attributes = Attributes::from(&record.attributes);
     let told = |error: Error| error.to_string();
     let sums = transfer.sums(&staged).await.map_err(told)?;
-    let attempt = Attempt { size: staged.size(), sums, attributes: attributes.clone(), began: left.recorded };
+    let attempt = Attempt {
+        size: staged.size(),
+        sums,
+        attributes: attributes.clone(),
+        began: left.recorded,
+        refuted: AtomicBool::new(false),
+    };
     let expect = match (to, how.force) {
         (Some(_), _) => Expect::Absent,
         (None, true) => Expect::Any,

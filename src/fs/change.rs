@@ -3,9 +3,11 @@
 //! Owns what a draft is based on and the journal record of an open one. What becomes of the draft is `commit`.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
 use super::Filesystem;
+use super::commit::Scope;
 use crate::error::{Error, Result};
 use crate::inode::{
     Clean, Draft, Event, FileState, Inode, Located, NodeData, Origin, Phase, Pin, Settled, WriteTicket, WriteTurn,
@@ -24,6 +26,10 @@ impl Filesystem {
                     drop(ticket);
                     self.end_composition(inode, &staged).await?;
                 }
+                WriteTurn::Ready(ticket) if is_in_doubt(inode, ticket.staged()) => {
+                    drop(ticket);
+                    self.end_doubt(inode).await?;
+                }
                 WriteTurn::Ready(ticket) => {
                     self.note_written(inode)?;
                     return Ok(ticket);
@@ -39,10 +45,31 @@ impl Filesystem {
     /// A ticket for a file that is a draft already and that nobody owns; else `None`.
     pub(super) fn ready_ticket(&self, inode: &Arc<Inode>) -> Option<WriteTicket> {
         match inode.write_turn() {
-            Ok(WriteTurn::Ready(ticket)) if self.transfer.is_composed(ticket.staged()) => None,
+            Ok(WriteTurn::Ready(ticket))
+                if self.transfer.is_composed(ticket.staged()) || is_in_doubt(inode, ticket.staged()) =>
+            {
+                None
+            }
             Ok(WriteTurn::Ready(ticket)) => self.note_written(inode).ok().map(|()| ticket),
             _ => None,
         }
+    }
+
+    /// Stores a file that S3 has made an object of although it did not say so; one of which S3 has none may be written on.
+    async fn end_doubt(self: &Arc<Self>, inode: &Arc<Inode>) -> Result<()> {
+        let (draft, attempts) = {
+            let data = inode.lock();
+            match data.file()? {
+                FileState::Dirty(draft) => (draft.clone(), data.attempts.clone()),
+                _ => return Ok(()),
+            }
+        };
+        let key = self.table.key_of(inode.ino())?;
+        if self.made_before(inode, &draft, &key).await?.is_some() {
+            return self.commit(inode, Scope::Everything).await;
+        }
+        attempts.iter().for_each(|attempt| attempt.refuted.store(true, Ordering::SeqCst));
+        Ok(())
     }
 
     /// Clean → dirty: the local copy if there is one, else a sparse file over the object.
@@ -162,6 +189,13 @@ impl Filesystem {
     pub(super) fn refuse_read_only(&self) -> Result<()> {
         if self.settings.read_only { Err(Error::ReadOnly) } else { Ok(()) }
     }
+}
+
+/// A commit got no answer, and parts of the file are in its upload only: if S3 has made the object, that upload is no more, and
+/// what is written now could not go up with them.
+fn is_in_doubt(inode: &Arc<Inode>, staged: &StagedFile) -> bool {
+    let unknown = inode.lock().attempts.iter().any(|attempt| !attempt.refuted.load(Ordering::SeqCst));
+    unknown && staged.has_away()
 }
 
 fn was_sealed(inode: &Arc<Inode>) -> Result<bool> {

@@ -5,6 +5,7 @@
 //! kernel copy by reading and writing, and learn there of what went wrong here.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use super::Filesystem;
@@ -183,7 +184,13 @@ impl Filesystem {
             return Err(error);
         }
         let size = from.version.size;
-        let attempt = Arc::new(Attempt { size, sums: Vec::new(), attributes: attributes.clone(), began });
+        let attempt = Arc::new(Attempt {
+            size,
+            sums: Vec::new(),
+            attributes: attributes.clone(),
+            began,
+            refuted: AtomicBool::new(false),
+        });
         remember(owned.inode(), attempt.clone());
         self.transfer.made_before(key, &draft.staged, &attempt, &expect).await?.ok_or(error)
     }

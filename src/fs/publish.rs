@@ -4,6 +4,7 @@
 //! its success or failure does to the file, is `commit`.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use super::Filesystem;
@@ -114,7 +115,8 @@ impl Filesystem {
     ) {
         let Some(attributes) = attributes.filter(|_| error.is_transient()) else { return };
         let Ok(sums) = self.transfer.sums(&draft.staged).await else { return };
-        remember(inode, Arc::new(Attempt { size: draft.staged.size(), sums, attributes, began }));
+        let (size, refuted) = (draft.staged.size(), AtomicBool::new(false));
+        remember(inode, Arc::new(Attempt { size, sums, attributes, began, refuted }));
     }
 
     /// The object, if it is what an upload of this draft made that got no answer.

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use futures_util::{StreamExt, stream};
 
@@ -336,7 +336,13 @@ impl Filesystem {
         let sums = self.transfer.sums(&taken.staged).await?;
         let Ok(record) = taken.leftover.whole() else { return Ok(()) };
         let attributes = Attributes::from(&record.attributes);
-        let attempt = Attempt { size: record.size, sums, attributes, began: taken.leftover.recorded };
+        let attempt = Attempt {
+            size: record.size,
+            sums,
+            attributes,
+            began: taken.leftover.recorded,
+            refuted: AtomicBool::new(false),
+        };
         taken.pin.inode().lock().attempts.push(Arc::new(attempt));
         Ok(())
     }

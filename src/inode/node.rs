@@ -3,6 +3,7 @@
 //! Owns write tickets (who writes now). Who takes a whole file for a while is `owned`. Places and
 //! names are the table's; the lock order is table before inode, and two inodes by ascending number.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
@@ -100,6 +101,8 @@ pub struct Attempt {
     pub attributes: Attributes,
     /// When it began.
     pub began: SystemTime,
+    /// The store was asked since, and has not made it.
+    pub refuted: AtomicBool,
 }
 
 /// Open handles of a file.

@@ -185,6 +185,22 @@ async fn a_completion_whose_answer_is_lost_is_known_for_our_own_without_its_byte
 }
 
 #[tokio::test]
+async fn a_file_whose_completion_got_no_answer_is_stored_before_it_is_written_on() {
+    let (rig, _, fh, mut bytes) = written(in_parts()).await;
+    rig.store.next(Call::Complete, Fault::DoneBut(Error::Unavailable("test".into())));
+    assert!(rig.fs.flush(fh).await.is_err());
+    assert!(rig.object("p/f").as_ref() == Some(&bytes), "the store did complete it");
+    rig.store.next(Call::Head, Fault::Fail(Error::Unavailable("test".into())));
+    assert!(rig.fs.write(fh, SIZE, b"?").await.is_err(), "nobody knows what is there");
+    let more = content(MIB, 4);
+    write(&rig, fh, SIZE, &more).await;
+    bytes.extend_from_slice(&more);
+    rig.close(fh).await.expect("what was made is ours, and more is a change of it");
+    assert!(rig.object("p/f") == Some(bytes));
+    assert!(rig.store.count(Call::PartCopy) > 0 && rig.store.open_uploads() == 0);
+}
+
+#[tokio::test]
 async fn another_writers_object_is_a_conflict_that_keeps_the_upload_or_is_overwritten() {
     for policy in [ConflictPolicy::Fail, ConflictPolicy::KeepBoth, ConflictPolicy::Overwrite] {
         let (rig, _, fh, bytes) = written(FsSettings { conflict: policy, ..in_parts() }).await;
